@@ -1,0 +1,156 @@
+// Package message carries a mail message without changing a byte of it. A Message is what the
+// client sent, exactly, and a list of header fields put in front; there is no way to alter or
+// re-fold what is behind them, because the author's DKIM signature covers it.
+//
+// The message is read once, as it arrives: into memory up to MemoryLimit and into a file past
+// that. Line ends are the session's business (a bare CR or LF never gets here); the header's
+// bounds are checked here. Sources: RFC 5322 sections 2.1 and 3.6.7, RFC 6376 section 5.4.
+package message
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+)
+
+// Bounds on what is taken in.
+const (
+	MemoryLimit     = 64 << 10  // bytes of a message held in memory; a larger one goes to a file
+	MaxHeaderBytes  = 256 << 10 // the largest header that real mail shows is well below this
+	MaxHeaderFields = 1000
+)
+
+// Errors of Read that are the client's fault.
+var (
+	ErrTooLarge       = errors.New("message larger than the limit")
+	ErrHeaderTooLarge = errors.New("header larger than 256 KiB")
+	ErrTooManyFields  = errors.New("header of more than 1000 fields")
+)
+
+// A StorageError says that the message could not be kept here: the disk is full or broken. It is
+// never the client's fault.
+type StorageError struct{ Err error }
+
+func (e *StorageError) Error() string { return "storing the message: " + e.Err.Error() }
+func (e *StorageError) Unwrap() error { return e.Err }
+
+// A Message is one received message. Its methods may be called from one goroutine at a time;
+// the readers that it hands out may be used concurrently.
+type Message struct {
+	Header   Header // of the message as it came, without the fields put in front
+	EightBit bool   // a byte above 127 stands somewhere in it
+	prefix   []string
+	spool    spool
+}
+
+// Read takes a message of at most limit bytes from r. Past MemoryLimit it is kept in a file in
+// dir until Close. An error of r is returned as it is, one of the disk as a *StorageError. On
+// any error nothing is left behind; the rest of r is left unread.
+func Read(r io.Reader, dir string, limit int64) (*Message, error) {
+	m := &Message{spool: spool{dir: dir}}
+	if err := m.fill(r, limit); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Message) fill(r io.Reader, limit int64) error {
+	buf := chunks.Get().(*[]byte)
+	defer chunks.Put(buf)
+	for {
+		n, err := r.Read(*buf)
+		b := (*buf)[:n]
+		if m.spool.size+int64(n) > limit {
+			return ErrTooLarge
+		}
+		m.EightBit = m.EightBit || !isASCII(b)
+		if werr := m.spool.write(b); werr != nil {
+			return &StorageError{werr}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	raw, err := m.readHeader()
+	if err != nil {
+		return err
+	}
+	m.Header, err = ParseHeader(raw)
+	return err
+}
+
+// readHeader returns the bytes before the blank line, the whole message where there is none.
+func (m *Message) readHeader() ([]byte, error) {
+	head := m.spool.memory
+	if end := headerEnd(head); end >= 0 {
+		return head[:end], nil
+	}
+	if m.spool.file == nil {
+		return head, nil
+	}
+	head = make([]byte, min(m.spool.size, MaxHeaderBytes+4))
+	if _, err := m.spool.file.ReadAt(head, 0); err != nil && err != io.EOF {
+		return nil, &StorageError{err}
+	}
+	end := headerEnd(head)
+	if end < 0 && m.spool.size > MaxHeaderBytes {
+		return nil, ErrHeaderTooLarge
+	}
+	if end < 0 {
+		end = len(head)
+	}
+	return head[:end], nil
+}
+
+// headerEnd is the offset of the blank line that ends the header, -1 if b has none.
+func headerEnd(b []byte) int {
+	if bytes.HasPrefix(b, []byte("\r\n")) {
+		return 0
+	}
+	if i := bytes.Index(b, []byte("\r\n\r\n")); i >= 0 {
+		return i + 2
+	}
+	return -1
+}
+
+// Prepend puts whole header fields, each with its CRLF, in front of everything so far.
+func (m *Message) Prepend(fields string) {
+	m.prefix = append([]string{fields}, m.prefix...)
+}
+
+// Size is the length in bytes of what Reader gives.
+func (m *Message) Size() int64 {
+	n := m.spool.size
+	for _, p := range m.prefix {
+		n += int64(len(p))
+	}
+	return n
+}
+
+// OriginalSize is the length in bytes of the message as it came.
+func (m *Message) OriginalSize() int64 { return m.spool.size }
+
+// Reader reads the message with the fields put in front, from the start.
+func (m *Message) Reader() io.Reader {
+	return io.MultiReader(strings.NewReader(strings.Join(m.prefix, "")), m.Original())
+}
+
+// Original reads the message as it came, from the start.
+func (m *Message) Original() io.Reader { return m.spool.reader() }
+
+// Close removes the file behind a large message. The message and its readers are of no use after it.
+func (m *Message) Close() error { return m.spool.close() }
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
