@@ -1,0 +1,76 @@
+package config
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"relayd/problem"
+)
+
+// MaxFile is the largest settings file that is read, in bytes.
+const MaxFile = 1 << 20
+
+// maxPassword is the largest password file that is read, in bytes.
+const maxPassword = 4 << 10
+
+// Load reads the relayd.toml at file and the password file it names. An error is a problem.List.
+func Load(file string) (*Config, error) {
+	data, err := readUpTo(file, MaxFile+1) // one byte more, for Parse to find it too large
+	if err != nil {
+		return nil, problem.List{problem.At(file, 0, "%v", err)}
+	}
+	c, doc := parse(file, data)
+	if doc.sound("outbound.password_file") && c.Outbound.PasswordFile != "" {
+		c.readPassword(doc.complaints("outbound.password_file"))
+	}
+	if err := doc.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readPassword reads the smarthost's password: the one line of its file. A path that is not
+// absolute starts at Dir.
+func (c *Config) readPassword(bad complaints) {
+	file := c.Outbound.PasswordFile
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(c.Dir(), file)
+	}
+	data, err := readUpTo(file, maxPassword+1)
+	if err != nil {
+		bad.add("%s: %v", file, err)
+		return
+	}
+	password := strings.TrimRight(string(data), "\r\n")
+	switch {
+	case len(data) > maxPassword:
+		bad.add("%s is larger than %v: that is no password", file, Size(maxPassword))
+	case password == "":
+		bad.add("%s is empty: write the smarthost's password into it", file)
+	case strings.ContainsAny(password, "\r\n\x00"):
+		bad.add("%s has more than one line: the password alone must stand in it", file)
+	default:
+		c.Outbound.Smarthost.Password = password
+	}
+}
+
+// readUpTo reads at most the first limit bytes of a file. Its errors do not name the file, since
+// they go where it is named already.
+func readUpTo(file string, limit int64) ([]byte, error) {
+	data, err := func() ([]byte, error) {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, limit))
+	}()
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, pe.Err
+	}
+	return data, err
+}
