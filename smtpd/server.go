@@ -1,0 +1,228 @@
+// Package smtpd is the SMTP server: listeners, sessions, limits, replies (RFC 5321, 6409, 8314).
+// It is the only room that knows go-smtp's server. Every connection passes through a gate (see
+// there), which answers what is wrong in itself; what is left reaches a session, which asks the
+// Relay. A session never reads a byte that the gate has not seen, and no text of an internal
+// error reaches a client.
+//
+// It offers PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS and LIMITS, and
+// on the submission ports AUTH and DSN. DSN is not offered to strangers, for a success report to
+// a forged sender would be backscatter. CHUNKING is not offered: it saves nothing and doubles
+// the ways in which a body can end.
+package smtpd
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"relayd/address"
+	"relayd/message"
+	"relayd/relay"
+	"relayd/reply"
+)
+
+// A Relay decides what becomes of mail. Its methods may be called from many goroutines, those
+// about one transaction from one at a time. An error that carries a *reply.Reply is answered
+// with it; any other error is answered 451 4.3.0 and logged.
+type Relay interface {
+	// Login returns the address of the user that the password belongs to.
+	Login(ctx context.Context, c *relay.Client, user, password string) (address.Address, error)
+	// Mail judges tx.Sender and tx.Size.
+	Mail(ctx context.Context, tx *relay.Transaction) error
+	// Recipient judges to and adds it to tx when it is accepted.
+	Recipient(ctx context.Context, tx *relay.Transaction, to relay.Recipient) error
+	// Accept takes responsibility for m and returns what the client is told, or does not and
+	// returns why. The caller closes m.
+	Accept(ctx context.Context, tx *relay.Transaction, m *message.Message) (*reply.Reply, error)
+}
+
+// Options are what a Server needs to know. All but TLS are required.
+type Options struct {
+	Hostname    string      // in the greeting and in replies
+	Submission  bool        // AUTH is offered and needed; otherwise this is an MX
+	ImplicitTLS bool        // TLS from the first byte (RFC 8314 section 3.3)
+	TLS         *tls.Config // nil: no STARTTLS; must be set with ImplicitTLS
+	// CanLogin reports whether passwords may be taken under the certificate that was shown for
+	// this name (SNI). Only asked with Submission.
+	CanLogin func(serverName string) bool
+	SpoolDir string // where bodies over message.MemoryLimit are kept while they arrive
+	Limits   Limits
+	Gatekeep *Gatekeeper // shared by the servers of one process
+	Log      *slog.Logger
+}
+
+// Limits bound what one connection may do. All must be positive.
+type Limits struct {
+	MessageSize       int64 // bytes
+	Recipients        int   // of one transaction
+	Errors            int   // wrong commands
+	RefusedRecipients int
+	Logins            int // failed
+	Commands          int // since the last message
+
+	CommandTimeout time.Duration // for the next command; RFC 5321 section 4.5.3.2.7 asks for 5 min
+	WriteTimeout   time.Duration // for a reply to be taken
+	Handshake      time.Duration // TLS
+	DataTimeout    time.Duration // for the next byte of a body (section 4.5.3.2.5: 3 min)
+	DataTotal      time.Duration // for a whole body
+	MinimumRate    int64         // bytes a second that a body must keep up, after DataTimeout
+	BareSilence    time.Duration // how long a client that sent a bare LF is waited for
+	Linger         time.Duration // how long a refused client is given to read its last reply
+}
+
+// DefaultLimits are limits for the open Internet; MessageSize and Recipients come from the config.
+func DefaultLimits() Limits {
+	return Limits{
+		MessageSize:       50 << 20,
+		Recipients:        100,
+		Errors:            10,
+		RefusedRecipients: 100,
+		Logins:            3,
+		Commands:          1000,
+		CommandTimeout:    5 * time.Minute,
+		WriteTimeout:      time.Minute,
+		Handshake:         time.Minute,
+		DataTimeout:       3 * time.Minute,
+		DataTotal:         2 * time.Hour,
+		MinimumRate:       1000,
+		BareSilence:       5 * time.Second,
+		Linger:            2 * time.Second,
+	}
+}
+
+// A Server serves one kind of port.
+type Server struct {
+	opt   Options
+	relay Relay
+	log   *slog.Logger
+	smtp  *smtp.Server
+	ctx   context.Context // ends when sessions are cut off
+	stop  context.CancelFunc
+
+	mu       sync.Mutex
+	gates    map[*gate]struct{}
+	draining bool
+}
+
+// New makes a server; Serve starts it.
+func New(opt Options, r Relay) *Server {
+	s := &Server{opt: opt, relay: r, log: opt.Log, gates: map[*gate]struct{}{}}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.smtp = smtp.NewServer(smtp.BackendFunc(s.newSession))
+	s.smtp.Domain = opt.Hostname
+	s.smtp.MaxLineLength = 0   // the gate bounds commands; body lines may be of any length
+	s.smtp.MaxMessageBytes = 0 // message.Read bounds bodies, exactly
+	s.smtp.MaxRecipients = opt.Limits.Recipients
+	s.smtp.AllowInsecureAuth = true // the gate asks for TLS: the library cannot see it
+	s.smtp.EnableSMTPUTF8 = true
+	s.smtp.EnableDSN = opt.Submission
+	s.smtp.ErrorLog = slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug)
+	return s
+}
+
+// Serve takes connections from l until Shutdown; then it returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	return s.smtp.Serve(&listener{Listener: l, srv: s})
+}
+
+// Shutdown stops taking connections, answers 421 to idle ones, and waits for open transactions
+// until ctx ends, when it cuts them off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	for _, g := range s.open() {
+		g.drain()
+	}
+	err := s.smtp.Shutdown(ctx)
+	s.stop()
+	for _, g := range s.open() {
+		g.abort()
+	}
+	return err
+}
+
+// Connections is the number of open connections.
+func (s *Server) Connections() int { return len(s.open()) }
+
+// open lists the open connections. They are dealt with outside the lock, which closing one takes.
+func (s *Server) open() []*gate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.gates))
+}
+
+// A listener hands every connection to a gate of its own, or turns it away.
+type listener struct {
+	net.Listener
+	srv *Server
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		release, r := l.srv.opt.Gatekeep.Admit(c.RemoteAddr())
+		if r != nil {
+			go l.srv.turnAway(c, r)
+			continue
+		}
+		return l.srv.admit(c, release), nil
+	}
+}
+
+func (s *Server) admit(c net.Conn, release func()) net.Conn {
+	conn := &releasingConn{Conn: c}
+	g := newGate(s, conn)
+	conn.release = sync.OnceFunc(func() {
+		s.mu.Lock()
+		delete(s.gates, g)
+		s.mu.Unlock()
+		release()
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gates[g] = struct{}{}
+	if s.draining {
+		g.drain()
+	}
+	return g
+}
+
+// turnAway says why, where the client could read it, and closes.
+func (s *Server) turnAway(c net.Conn, r *reply.Reply) {
+	defer c.Close()
+	s.log.Info("connection refused", "client", c.RemoteAddr().String(), "reason", r.Text)
+	if s.opt.ImplicitTLS {
+		return
+	}
+	c.SetDeadline(time.Now().Add(s.opt.Limits.Linger))
+	c.Write([]byte(r.String() + "\r\n"))
+}
+
+// A releasingConn gives its place back when it is closed.
+type releasingConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *releasingConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
+
+func (c *releasingConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}

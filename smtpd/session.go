@@ -1,0 +1,164 @@
+package smtpd
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/emersion/go-smtp"
+
+	"relayd/address"
+	"relayd/message"
+	"relayd/relay"
+	"relayd/reply"
+)
+
+// A session is what go-smtp calls. It lives from the first EHLO to the end of the connection.
+type session struct {
+	srv  *Server
+	gate *gate
+	conn *smtp.Conn
+	user address.Address    // zero until the client has logged in
+	tx   *relay.Transaction // nil outside a transaction; never reused
+}
+
+func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
+	return &session{srv: s, gate: c.Conn().(*gate), conn: c}, nil
+}
+
+// client describes the other end as it is now.
+func (s *session) client() *relay.Client {
+	return &relay.Client{
+		IP:         clientIP(s.gate.RemoteAddr()),
+		Helo:       s.conn.Hostname(),
+		TLS:        s.gate.tls,
+		User:       s.user,
+		Submission: s.srv.opt.Submission,
+	}
+}
+
+// Reset forgets the transaction (RSET, EHLO, the end of DATA).
+func (s *session) Reset() { s.tx = nil }
+
+// Logout has nothing to free.
+func (s *session) Logout() error { return nil }
+
+// Mail opens a transaction.
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	tx := relay.NewTransaction(s.client())
+	tx.Size, tx.UTF8 = opts.Size, opts.UTF8
+	tx.Return, tx.EnvelopeID = string(opts.Return), opts.EnvelopeID
+	if from != "" {
+		a, err := address.FromPath(from, opts.UTF8)
+		if err != nil {
+			return s.answer(tx, badAddress("5.1.7", err))
+		}
+		tx.Sender = a
+	}
+	if err := s.srv.relay.Mail(s.srv.ctx, tx); err != nil {
+		return s.answer(tx, err)
+	}
+	s.tx = tx
+	return nil
+}
+
+// badAddress is the answer to a mailbox that is none; which error it was is public.
+func badAddress(enhanced string, err error) error {
+	return reply.New(553, enhanced, "Not an address that mail can go to: %v", err)
+}
+
+// Rcpt adds a recipient.
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
+	a, err := address.FromPath(to, s.tx.UTF8)
+	if err != nil {
+		return s.answer(s.tx, badAddress("5.1.3", err))
+	}
+	r := relay.Recipient{Address: a}
+	if opts.OriginalRecipient != "" {
+		r.Original = string(opts.OriginalRecipientType) + ";" + opts.OriginalRecipient
+	}
+	for _, n := range opts.Notify {
+		r.Notify = append(r.Notify, string(n))
+	}
+	if err := s.srv.relay.Recipient(s.srv.ctx, s.tx, r); err != nil {
+		return s.answer(s.tx, err)
+	}
+	return nil
+}
+
+// Data takes the body. The error that it returns on success is go-smtp's way to set the text of
+// a 250.
+func (s *session) Data(r io.Reader) error {
+	m, err := message.Read(r, s.srv.opt.SpoolDir, s.srv.opt.Limits.MessageSize)
+	if err != nil {
+		return s.answer(s.tx, s.bodyError(err))
+	}
+	defer m.Close()
+	ok, err := s.srv.relay.Accept(s.srv.ctx, s.tx, m)
+	if err != nil {
+		return s.answer(s.tx, err)
+	}
+	return toSMTP(ok)
+}
+
+// bodyError is the reply to what message.Read has found.
+func (s *session) bodyError(err error) error {
+	_, storage := errors.AsType[*message.StorageError](err)
+	switch {
+	case storage:
+		return reply.New(452, "4.3.1", "There is no room for the message now, please try again later").Because(err)
+	case errors.Is(err, message.ErrTooLarge):
+		return tooLarge(s.srv.opt.Limits.MessageSize)
+	case errors.Is(err, message.ErrHeaderTooLarge), errors.Is(err, message.ErrTooManyFields):
+		return reply.New(552, "5.3.4", "The %v, more than is taken here", err)
+	}
+	return err
+}
+
+// answer is the one place where an error becomes a reply: anything that is not one already
+// becomes 451 4.3.0, and every refusal stands in the log with its private cause.
+func (s *session) answer(tx *relay.Transaction, err error) error {
+	r := reply.From(err)
+	attrs := append(tx.LogAttrs(), "reply", r.String())
+	if r.Cause != nil {
+		attrs = append(attrs, "cause", r.Cause.Error())
+	}
+	if r.Cause != nil && r.Code == 451 {
+		s.srv.log.Error("refused for a fault of ours", attrs...)
+	} else {
+		s.srv.log.Info("refused", attrs...)
+	}
+	return toSMTP(r)
+}
+
+// toSMTP puts a reply into the type by which go-smtp knows replies: it looks for exactly this
+// type, not for a wrapped one.
+func toSMTP(r *reply.Reply) *smtp.SMTPError {
+	e := &smtp.SMTPError{Code: r.Code, EnhancedCode: smtp.EnhancedCodeNotSet, Message: printable(r.Text)}
+	if parts := strings.Split(r.Enhanced, "."); len(parts) == 3 {
+		for i, p := range parts {
+			n := 0
+			for _, c := range p {
+				n = 10*n + int(c-'0')
+			}
+			e.EnhancedCode[i] = n
+		}
+	}
+	return e
+}
+
+// printable keeps a reply's text to what may stand in one (RFC 5321 section 4.2): it may quote
+// what a client or a remote server sent.
+func printable(s string) string {
+	const longest = 400 // with code and enhanced code well under the 512 octets of a reply line
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > longest {
+		s = strings.ToValidUTF8(s[:longest], "") + "..."
+	}
+	return s
+}
