@@ -1,0 +1,174 @@
+package relay
+
+import (
+	"io"
+	"strings"
+
+	"relayd/address"
+	"relayd/aliases"
+	"relayd/domains"
+	"relayd/message"
+	"relayd/queue"
+	"relayd/reply"
+)
+
+// addresses are the recipients as the client named them.
+func (tx *Transaction) addresses() []address.Address {
+	list := make([]address.Address, len(tx.accepted))
+	for i, a := range tx.accepted {
+		list[i] = a.Address
+	}
+	return list
+}
+
+// envelope turns a transaction into what the queue keeps: a recipient for every copy.
+func (in *Inbound) envelope(tx *Transaction, m *message.Message) (*queue.Envelope, error) {
+	e := &queue.Envelope{
+		ID: tx.ID, Received: in.Now(), Sender: tx.Sender, User: tx.Client.User,
+		Authentic: !tx.Client.User.IsNull(), EightBit: m.EightBit,
+		Return: tx.Return, EnvelopeID: tx.EnvelopeID,
+	}
+	f := &forwarder{Options: &in.Options, world: tx.world, sender: tx.Sender, own: e.Authentic,
+		header: m.Header, open: func() (io.Reader, error) { return m.Reader(), nil }}
+	copies := map[string]int{} // place in e.Recipients by target
+	for _, a := range tx.accepted {
+		rcpts, err := f.copies(a.Address, a.destination)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rcpts {
+			r.Original, r.Notify = a.Original, a.Notify
+			if at, ok := copies[copyKey(r)]; ok {
+				e.Recipients[at].Fields = deliveredTo(r.Alias) + e.Recipients[at].Fields
+				continue
+			}
+			copies[copyKey(r)] = len(e.Recipients)
+			e.Recipients = append(e.Recipients, r)
+		}
+	}
+	e.UTF8 = tx.UTF8 && needsUTF8(e, m.Header)
+	return e, nil
+}
+
+// copyKey is equal for copies that would be the same message in the same mailbox.
+func copyKey(r queue.Recipient) string {
+	return r.Address.Local + "@" + r.Address.Domain + " " + strings.Join(r.Via, "/") + strings.Join(r.Pipe, " ")
+}
+
+// needsUTF8: RFC 6531 is needed for what has non-ASCII addresses or header fields, and only then.
+func needsUTF8(e *queue.Envelope, h message.Header) bool {
+	if !h.ASCII() || !e.Sender.ASCII() {
+		return true
+	}
+	for _, r := range e.Recipients {
+		if !r.Address.ASCII() || !r.ReturnPath.ASCII() {
+			return true
+		}
+	}
+	return false
+}
+
+// A forwarder makes the copies of one message.
+type forwarder struct {
+	*Options
+	world  *domains.Set
+	sender address.Address
+	own    bool // submitted by a user of ours: the sender is not rewritten
+	header message.Header
+	open   func() (io.Reader, error)
+
+	signatures map[string]string // by domain, made when first needed
+}
+
+// copies makes the recipients for an address that leads to where.
+func (f *forwarder) copies(to address.Address, where destination) ([]queue.Recipient, error) {
+	switch {
+	case where.remote:
+		return []queue.Recipient{{Address: to, ReturnPath: f.sender}}, nil
+	case where.held:
+		return []queue.Recipient{{Address: to, ReturnPath: f.sender, Status: queue.Status{
+			State: queue.Held, LastReply: "held: no alias and no `postmaster` in relayd.toml takes this"}}}, nil
+	case !where.back.IsNull():
+		return []queue.Recipient{{Address: where.back, Alias: to}}, nil
+	}
+	returnPath, err := f.returnPath(where.domain)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := f.signature(where.domain)
+	if err != nil {
+		return nil, err
+	}
+	var list []queue.Recipient
+	for _, t := range where.targets {
+		r := queue.Recipient{Address: t.Address, Via: t.Via, Pipe: t.Pipe, ReturnPath: returnPath, Alias: to}
+		if len(t.Pipe) > 0 {
+			r.Address = to
+		}
+		r.Fields = f.fields(to, t) + signature
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+// returnPath is under what reverse-path copies for a hosted domain leave: a stranger's sender
+// would fail SPF at the destination, so it is replaced by one of ours that leads back to it.
+func (f *forwarder) returnPath(d *domains.Domain) (address.Address, error) {
+	if f.own || f.sender.IsNull() || d == nil {
+		return f.sender, nil
+	}
+	a, err := f.SRS.Forward(f.sender, f.srsDomain(d), f.Now())
+	if err != nil {
+		return a, reply.Internal(err)
+	}
+	return a, nil
+}
+
+// signature is ours for a forwarded message, in the name of the domain that its reverse-path is
+// in: whoever did not sign is then authenticated as forwarded by us. A message that claims to be
+// from a hosted domain is not signed on the way in, for that would make a forgery genuine.
+func (f *forwarder) signature(d *domains.Domain) (string, error) {
+	if f.own || d == nil {
+		return "", nil
+	}
+	if from, err := f.header.From(); err != nil || f.world.Get(from.Domain) != nil {
+		return "", nil
+	}
+	name := f.srsDomain(d)
+	if s, ok := f.signatures[name]; ok {
+		return s, nil
+	}
+	msg, err := f.open()
+	if err != nil {
+		return "", reply.Internal(err)
+	}
+	s, err := f.sign(f.world, name, msg)
+	if err != nil {
+		return "", reply.Internal(err)
+	}
+	if f.signatures == nil {
+		f.signatures = map[string]string{}
+	}
+	f.signatures[name] = s
+	return s, nil
+}
+
+// fields are put in front of one copy: filters at the destination know by them for which address
+// the mail was. One whose name the author's signature covers would break it and is left out.
+func (f *forwarder) fields(to address.Address, t aliases.Final) string {
+	signed := f.header.SignedNames()
+	var b strings.Builder
+	add := func(name, value string) {
+		if !signed[strings.ToLower(name)] {
+			b.WriteString(name + ": " + value + "\r\n")
+		}
+	}
+	add("Delivered-To", to.String())
+	if !t.Address.IsNull() {
+		add("X-Forwarded-To", t.Address.String())
+	}
+	return b.String()
+}
+
+// deliveredTo is the field for one more address that led to the same copy.
+func deliveredTo(to address.Address) string { return "Delivered-To: " + to.String() + "\r\n" }

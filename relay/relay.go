@@ -1,0 +1,300 @@
+// Package relay is the way of a message: who may send it, where it goes, what is put in front of
+// it, and how it enters and leaves the queue. The server on one side and the client on the other
+// know SMTP; here is what this relay does with mail.
+//
+// Mail of strangers is taken for hosted addresses only. It is forwarded to where the address
+// leads, unchanged but for fields in front, under a reverse-path of ours (SRS), so that it passes
+// SPF there. Mail of users who logged in goes anywhere, signed by the domain of its From, under
+// an address that the user may use. An address of a hosted domain is always looked up here and
+// never leaves by its MX.
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"syscall"
+	"time"
+
+	"relayd/address"
+	"relayd/aliases"
+	"relayd/config"
+	"relayd/dkim"
+	"relayd/domains"
+	"relayd/message"
+	"relayd/queue"
+	"relayd/reply"
+	"relayd/srs"
+	"relayd/users"
+)
+
+// Options are what both halves of the relay need. All are required.
+type Options struct {
+	Config   *config.Config
+	Domains  func() *domains.Set
+	SRS      *srs.Rewriter
+	Verifier *users.Verifier
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// An Inbound takes mail in. It is the Relay of smtpd, and safe for concurrent use.
+type Inbound struct {
+	Options
+	queue *queue.Queue
+}
+
+// NewInbound makes an Inbound that puts what it takes into q.
+func NewInbound(opt Options, q *queue.Queue) *Inbound { return &Inbound{opt, q} }
+
+// Answers that are given in several places.
+var (
+	errUnavailable = reply.New(451, "4.3.0", "Mail for this domain cannot be taken at the moment, please try again later")
+	errNoRelay     = "Mail for %s is not taken here: this server relays for its own users only, who must log in on port 587 or 465"
+	errUnknown     = "There is no address <%s> here"
+)
+
+// Login checks a user's password. Unknown, disabled and wrong are one answer, and take as long.
+func (in *Inbound) Login(ctx context.Context, c *Client, name, password string) (address.Address, error) {
+	refused := reply.New(535, "5.7.8", "User name or password is wrong (the user name is the whole address)")
+	user, err := address.Parse(name)
+	if err != nil {
+		user = address.Address{}
+	}
+	var table *users.Table
+	if d := in.Domains().Get(user.Domain); d != nil {
+		if d.Users == nil {
+			return address.Address{}, reply.New(454, "4.7.0", "Logins of this domain cannot be checked at the moment").Because(d.Broken.Err())
+		}
+		table = d.Users
+	}
+	ok, err := in.Verifier.Verify(ctx, table, user, password)
+	switch {
+	case err != nil:
+		return address.Address{}, reply.New(454, "4.7.0", "Too many logins at the moment, please try again").Because(err)
+	case !ok:
+		return address.Address{}, refused
+	}
+	in.Log.Debug("logged in", "user", user.String(), "client", c.IP.String())
+	return address.Address{Local: strings.ToLower(user.Local), Domain: user.Domain}, nil
+}
+
+// Mail judges the reverse-path. That of a user must be one that the user may use, or "<>"; that
+// of a stranger says nothing that could be believed.
+func (in *Inbound) Mail(_ context.Context, tx *Transaction) error {
+	tx.world = in.Domains()
+	if !tx.Client.Submission || tx.Sender.IsNull() {
+		return nil
+	}
+	return mayUse(tx.world, tx.Client.User, tx.Sender, "MAIL FROM")
+}
+
+// Recipient judges a forward-path and notes where it leads.
+func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) error {
+	where, err := in.locate(tx.world, tx.Sender, r.Address)
+	if err != nil {
+		return err
+	}
+	if where.remote && !tx.Client.Submission {
+		return reply.New(550, "5.7.1", errNoRelay, r.Address.Domain)
+	}
+	tx.accepted = append(tx.accepted, accepted{Recipient: r, destination: where})
+	return nil
+}
+
+// A destination is where an accepted address leads.
+type destination struct {
+	remote  bool            // not ours: to the domain's mail exchangers
+	back    address.Address // an SRS address: back to this sender
+	targets []aliases.Final
+	held    bool // postmaster mail that nobody is named for
+	domain  *domains.Domain
+}
+
+type accepted struct {
+	Recipient
+	destination
+}
+
+// locate finds where mail from sender for an address leads.
+func (opt *Options) locate(world *domains.Set, sender, to address.Address) (destination, error) {
+	d := world.Get(to.Domain)
+	switch {
+	case srs.IsSRS(to.Local) && opt.rewritesWith(world, to.Domain):
+		return opt.reverse(sender, to)
+	case d == nil && to.Domain == opt.Config.Hostname && isPostmaster(to.Local):
+		return opt.postmaster(world, to)
+	case d == nil:
+		return destination{remote: true}, nil
+	case d.Broken != nil:
+		return destination{}, errUnavailable.Because(d.Broken)
+	}
+	res, err := aliases.Resolve(world, to)
+	switch {
+	case errors.Is(err, aliases.ErrNoSuchAddress) && isPostmaster(to.Local):
+		return opt.postmaster(world, to)
+	case errors.Is(err, aliases.ErrNoSuchAddress):
+		if broken := brokenBehind(world, to); broken != nil {
+			return destination{}, errUnavailable.Because(broken)
+		}
+		return destination{}, reply.New(550, "5.1.1", errUnknown, to)
+	case err != nil:
+		return destination{}, reply.Internal(err)
+	}
+	return destination{targets: res.Targets, domain: d}, nil
+}
+
+// brokenBehind tells whether an address may lead nowhere only because a hosted domain that its
+// aliases name is broken at the moment.
+func brokenBehind(world *domains.Set, _ address.Address) error {
+	for _, d := range world.All() {
+		if d.Broken != nil {
+			return d.Broken
+		}
+	}
+	return nil
+}
+
+func isPostmaster(local string) bool {
+	return strings.EqualFold(local, "postmaster") || strings.EqualFold(local, "abuse")
+}
+
+// postmaster takes mail that every domain must take (RFC 5321 section 4.5.1, RFC 2142) and that
+// no alias takes: to the admin's address, or kept until one is named.
+func (opt *Options) postmaster(world *domains.Set, to address.Address) (destination, error) {
+	where := destination{domain: world.Get(to.Domain), held: true}
+	admin, err := address.Parse(opt.Config.Postmaster)
+	if err != nil {
+		opt.Log.Warn("mail for "+to.String()+" is held: name a `postmaster` in relayd.toml or an alias, then `relay-util queue-release`", "to", to.String())
+		return where, nil
+	}
+	if world.Get(admin.Domain) == nil {
+		where.targets, where.held = []aliases.Final{{Target: aliases.Target{Address: admin}}}, false
+	} else if res, err := aliases.Resolve(world, admin); err == nil {
+		where.targets, where.held = res.Targets, false
+	}
+	return where, nil
+}
+
+// rewritesWith reports whether SRS addresses in a domain are ours.
+func (opt *Options) rewritesWith(world *domains.Set, name string) bool {
+	if world.Get(name) != nil || name == opt.Config.Forward.SRSDomain {
+		return true
+	}
+	for _, d := range world.All() {
+		if d.Settings.SRSDomain == name {
+			return true
+		}
+	}
+	return false
+}
+
+// srsDomain is the domain in whose name copies for d leave.
+func (opt *Options) srsDomain(d *domains.Domain) string {
+	switch {
+	case d.Settings.SRSDomain != "":
+		return d.Settings.SRSDomain
+	case opt.Config.Forward.SRSDomain != "":
+		return opt.Config.Forward.SRSDomain
+	}
+	return d.Name
+}
+
+// reverse leads a bounce back to whom the forwarded mail came from. Only bounces come to such an
+// address; for anybody else, and with a hash that is not ours, it does not exist.
+func (opt *Options) reverse(sender, to address.Address) (destination, error) {
+	unknown := reply.New(550, "5.1.1", errUnknown, to)
+	if !sender.IsNull() {
+		return destination{}, unknown.Because(errors.New("mail to an SRS address that is not a bounce"))
+	}
+	back, err := opt.SRS.Reverse(to, opt.Now())
+	if err != nil {
+		return destination{}, unknown.Because(err)
+	}
+	return destination{back: back}, nil
+}
+
+// Accept takes responsibility for a message, or says why not.
+func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message) (*reply.Reply, error) {
+	if m.Header.Count("Received") > message.MaxReceived {
+		return nil, reply.New(554, "5.4.6", "The message has been through more than %d servers: it is in a loop", message.MaxReceived)
+	}
+	var err error
+	if tx.Client.Submission {
+		err = in.completeSubmission(tx, m)
+	} else {
+		m.Prepend(in.received(tx))
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := in.envelope(tx, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.queue.Add(e, m.Reader()); err != nil {
+		return nil, storeReply(err)
+	}
+	in.Log.Info("accepted", append(tx.LogAttrs(), "to", quoted(tx.addresses()), "size", m.OriginalSize(), "message_id", m.Header.Get("Message-ID"), "copies", len(e.Recipients))...)
+	return reply.New(250, "2.0.0", "Ok: queued as %s", e.ID), nil
+}
+
+// storeReply tells a full disk, which passes, from one that is broken.
+func storeReply(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return reply.New(452, "4.3.1", "There is no room for the message now, please try again later").Because(err)
+	}
+	return reply.Internal(err)
+}
+
+// received is our trace field. Where a user was when submitting is nobody's business.
+func (in *Inbound) received(tx *Transaction) string {
+	t := message.Trace{By: in.Config.Hostname, Protocol: tx.protocol(), ID: tx.ID, TLS: tx.Client.TLS, At: in.Now()}
+	if tx.Client.User.IsNull() {
+		t.Helo, t.IP = tx.Client.Helo, tx.Client.IP.String()
+	}
+	if len(tx.accepted) == 1 {
+		t.For = tx.accepted[0].Address.String()
+	}
+	return t.Field()
+}
+
+// completeSubmission checks the author, adds what the message lacks, and signs it.
+func (in *Inbound) completeSubmission(tx *Transaction, m *message.Message) error {
+	from, err := m.Header.From()
+	if err != nil {
+		return reply.New(550, "5.7.1", "%v", err)
+	}
+	if err := mayUse(tx.world, tx.Client.User, from, "From"); err != nil {
+		return err
+	}
+	m.Prepend(m.Complete(tx.ID, from.Domain, in.Now()))
+	signer := from.Domain
+	if tx.world.Get(signer) == nil {
+		signer = tx.Client.User.Domain
+	}
+	signature, err := in.sign(tx.world, signer, m.Reader())
+	if err != nil {
+		return reply.Internal(err)
+	}
+	m.Prepend(in.received(tx))
+	m.Prepend(signature)
+	return nil
+}
+
+// sign returns the DKIM-Signature fields of all keys of a domain, "" where it has none. An error
+// is never a reason to go on unsigned.
+func (opt *Options) sign(world *domains.Set, domain string, msg io.Reader) (string, error) {
+	d := world.Get(domain)
+	if d == nil || len(d.Keys) == 0 {
+		return "", nil
+	}
+	return dkim.Sign(msg, d.Keys, opt.Now())
+}
+
+// Sign signs a message of the relay's own, such as a DSN.
+func (opt *Options) Sign(domain string, msg io.Reader) (string, error) {
+	return opt.sign(opt.Domains(), domain, msg)
+}

@@ -1,0 +1,79 @@
+package relay
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"strings"
+	"time"
+
+	"relayd/address"
+	"relayd/domains"
+	"relayd/queue"
+)
+
+// A Client is who is at the other end of a session, as known when it was asked for.
+type Client struct {
+	IP         netip.Addr
+	Helo       string // as it was said, unchecked
+	TLS        *tls.ConnectionState
+	User       address.Address // zero when not logged in
+	Submission bool            // it came to a port where users submit
+}
+
+// A Transaction is one envelope on its way in (RFC 5321 section 3.3).
+type Transaction struct {
+	ID         string // the queue ID that a message taken by it will have
+	Client     *Client
+	Sender     address.Address // reverse-path; zero is "<>"
+	Size       int64           // as declared, in bytes; 0 when it was not
+	UTF8       bool            // SMTPUTF8 was asked for
+	Return     string          // DSN RET: "", "FULL" or "HDRS"
+	EnvelopeID string          // DSN ENVID, decoded
+	world      *domains.Set    // the hosted domains as they were when it began
+	accepted   []accepted
+}
+
+// A Recipient is what RCPT says.
+type Recipient struct {
+	Address  address.Address
+	Original string   // DSN ORCPT as "RFC822;address", decoded; "" when not given
+	Notify   []string // DSN NOTIFY: NEVER, or some of SUCCESS FAILURE DELAY
+}
+
+// NewTransaction opens a transaction under a new ID.
+func NewTransaction(c *Client) *Transaction {
+	return &Transaction{ID: queue.NewID(time.Now()), Client: c}
+}
+
+// LogAttrs are what every log line about the transaction says.
+func (tx *Transaction) LogAttrs() []any {
+	attrs := []any{"id", tx.ID, "client", tx.Client.IP.String(), "from", "<" + tx.Sender.String() + ">"}
+	if !tx.Client.User.IsNull() {
+		attrs = append(attrs, "user", tx.Client.User.String())
+	}
+	return attrs
+}
+
+// protocol is the word for Received's "with" (RFC 3848, RFC 6531 section 4.3).
+func (tx *Transaction) protocol() string {
+	p := "ESMTP"
+	if tx.UTF8 {
+		p = "UTF8SMTP"
+	}
+	if tx.Client.TLS != nil {
+		p += "S"
+	}
+	if !tx.Client.User.IsNull() {
+		p += "A"
+	}
+	return p
+}
+
+// quoted lists addresses for a sentence.
+func quoted(list []address.Address) string {
+	s := make([]string, len(list))
+	for i, a := range list {
+		s[i] = "<" + a.String() + ">"
+	}
+	return strings.Join(s, ", ")
+}
