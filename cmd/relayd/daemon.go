@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"relayd/certs"
+	"relayd/config"
+	"relayd/control"
+	"relayd/delivery"
+	"relayd/dns"
+	"relayd/domains"
+	"relayd/problem"
+	"relayd/queue"
+	"relayd/relay"
+	"relayd/smtpd"
+	"relayd/srs"
+	"relayd/users"
+)
+
+// A daemon is everything that runs, wired together.
+type daemon struct {
+	conf      *config.Config
+	log       *slog.Logger
+	started   time.Time
+	domains   *domains.Store
+	certs     *certs.Store
+	queue     *queue.Queue
+	client    *delivery.Client
+	listeners []listener
+	servers   []*smtpd.Server
+	control   *control.Server
+
+	ctx     context.Context // ends when the daemon is to stop
+	stop    context.CancelCauseFunc
+	serving sync.WaitGroup // servers and background work
+	done    chan struct{}  // closed when all is down
+}
+
+// Times of an orderly end.
+const (
+	sessionGrace = 30 * time.Second // for open transactions
+	certsEvery   = time.Second
+)
+
+// start brings a daemon up; it goes down when ctx ends. After an error nothing is left running.
+func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon, error) {
+	d := &daemon{conf: conf, log: log, started: time.Now(), done: make(chan struct{})}
+	d.ctx, d.stop = context.WithCancelCause(ctx)
+	if err := os.MkdirAll(conf.StateDir, 0o750); err != nil {
+		return nil, fmt.Errorf("the state folder cannot be made (see state_dir): %w", err)
+	}
+	controlSocket, err := control.Listen(conf.ControlSocket())
+	if err != nil {
+		return nil, err
+	}
+	if d.listeners, err = listenAll(conf.Listen); err != nil {
+		controlSocket.Close()
+		return nil, err
+	}
+	if err := d.build(); err != nil {
+		controlSocket.Close()
+		closeAll(d.listeners)
+		return nil, err
+	}
+	d.control = control.NewServer(d, d.queue, log)
+	d.run(controlSocket)
+	return d, nil
+}
+
+// build makes the rooms and connects them.
+func (d *daemon) build() error {
+	conf, log := d.conf, d.log
+	d.domains = domains.Open(domains.Options{
+		Dir: conf.DomainsDir(), GoodDir: filepath.Join(conf.StateDir, "lastgood"), AllowPipe: conf.Aliases.AllowPipe, Log: log,
+	})
+	d.certs, _ = certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: log})
+	rewriter, err := newRewriter(conf)
+	if err != nil {
+		return err
+	}
+	opt := relay.Options{
+		Config: conf, Domains: d.domains.Current, SRS: rewriter, Now: time.Now, Log: log,
+		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}),
+	}
+	d.client = delivery.New(delivery.Options{
+		Hostname: conf.Hostname, Port: conf.Outbound.Port, Family: conf.Outbound.IP, Times: delivery.DefaultTimes(), Log: log,
+		Resolver: dns.New(dns.Options{Servers: conf.DNS.Servers}), IsSelf: delivery.ListensOn(mxAddresses(d.listeners)),
+	})
+	outbound := relay.NewOutbound(opt, d.client)
+	store, err := queue.OpenFileStore(conf.QueueDir(), outbound.Group, log)
+	if err != nil {
+		return fmt.Errorf("opening the queue: %w", err)
+	}
+	d.queue = queue.New(queue.Options{
+		Hostname: conf.Hostname, Lifetime: time.Duration(conf.Queue.Lifetime), DelayWarning: time.Duration(conf.Queue.DelayWarning),
+		Workers: 100, PerGroup: 10, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
+	}, store, outbound)
+	d.servers = newServers(conf, log, d.certs, store.TemporaryDir(), relay.NewInbound(opt, d.queue))
+	return nil
+}
+
+func newRewriter(conf *config.Config) (*srs.Rewriter, error) {
+	secrets, err := srs.LoadSecrets(filepath.Join(conf.StateDir, "srs-secrets"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the SRS secrets: %w", err)
+	}
+	tokens, err := srs.OpenTokens(filepath.Join(conf.StateDir, "srs-tokens"))
+	if err != nil {
+		return nil, fmt.Errorf("opening the SRS tokens: %w", err)
+	}
+	return srs.New(srs.Options{Secrets: secrets, Tokens: tokens})
+}
+
+// newServers makes one server for each kind of port.
+func newServers(conf *config.Config, log *slog.Logger, store *certs.Store, spool string, r smtpd.Relay) []*smtpd.Server {
+	limits := smtpd.DefaultLimits()
+	limits.MessageSize, limits.Recipients = int64(conf.Limits.MessageSize), conf.Limits.Recipients
+	base := smtpd.Options{
+		Hostname: conf.Hostname, TLS: store.TLSConfig(), SpoolDir: spool, Limits: limits, Log: log,
+		Gatekeep: smtpd.NewGatekeeper(conf.Limits.Connections, conf.Limits.ConnectionsPerIP),
+		CanLogin: func(name string) bool { return conf.TLS.AllowSelfSigned || store.Real(name) },
+	}
+	servers := make([]*smtpd.Server, len(services))
+	for i, s := range services {
+		opt := base
+		opt.Submission, opt.ImplicitTLS = s.submission, s.implicitTLS
+		servers[i] = smtpd.New(opt, r)
+	}
+	return servers
+}
+
+// run starts everything that goes on until the end.
+func (d *daemon) run(controlSocket net.Listener) {
+	d.serving.Go(func() { d.domains.Watch(d.ctx) })
+	d.serving.Go(func() { d.certs.Watch(d.ctx, certsEvery) })
+	d.serving.Go(func() { d.queue.Run(d.ctx) })
+	d.serving.Go(func() { d.failed("control socket", d.control.Serve(controlSocket)) })
+	for _, l := range d.listeners {
+		d.serving.Go(func() { d.failed(l.service.name, d.servers[l.service.index].Serve(l)) })
+		d.log.Info("listening", "service", l.service.name, "address", l.Addr().String())
+	}
+	go d.reloadOnHangup()
+	go d.end()
+	sd.SdNotify(false, sd.SdNotifyReady)
+	d.log.Info("relayd is up", "version", version(), "hostname", d.conf.Hostname, "domains", len(d.domains.Current().All()))
+}
+
+// failed takes the daemon down when a part that should go on for ever has ended.
+func (d *daemon) failed(part string, err error) {
+	if err != nil && d.ctx.Err() == nil {
+		d.stop(fmt.Errorf("%s: %w", part, err))
+	}
+}
+
+func (d *daemon) reloadOnHangup() {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-hangup:
+			d.Reload()
+		}
+	}
+}
+
+// end takes everything down in order when ctx has ended: sessions first, then deliveries.
+func (d *daemon) end() {
+	defer close(d.done)
+	<-d.ctx.Done()
+	sd.SdNotify(false, sd.SdNotifyStopping)
+	d.log.Info("shutting down")
+	ctx, cancel := context.WithTimeout(context.Background(), sessionGrace)
+	defer cancel()
+	var sessions sync.WaitGroup
+	for _, s := range d.servers {
+		sessions.Go(func() { s.Shutdown(ctx) })
+	}
+	sessions.Wait()
+	d.control.Close()
+	d.serving.Wait()
+	d.client.Close()
+	d.log.Info("relayd is down")
+}
+
+// Wait returns when the daemon is down: nil if it was asked to stop.
+func (d *daemon) Wait() error {
+	<-d.done
+	if err := context.Cause(d.ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Address is where a service listens, as the system chose it; "" if it does not.
+func (d *daemon) Address(service string) string {
+	for _, l := range d.listeners {
+		if l.service.name == service {
+			return l.Addr().String()
+		}
+	}
+	return ""
+}
+
+// Reload reads all edited files now.
+func (d *daemon) Reload() problem.List {
+	return append(d.domains.Reload(), d.certs.Reload()...)
+}
+
+// checkFiles reads the domains and certificates for -check.
+func checkFiles(conf *config.Config) (problems, warnings problem.List) {
+	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	d := domains.Open(domains.Options{Dir: conf.DomainsDir(), AllowPipe: conf.Aliases.AllowPipe, Log: quiet})
+	_, certProblems := certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: quiet})
+	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)
+	return append(d.Problems(), certProblems...), warnings
+}

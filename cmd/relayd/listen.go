@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+
+	"relayd/config"
+)
+
+// A service is one kind of port.
+type service struct {
+	index       int // of its server
+	name        string
+	submission  bool
+	implicitTLS bool
+}
+
+var services = []service{
+	{index: 0, name: "smtp"},
+	{index: 1, name: "submission", submission: true},
+	{index: 2, name: "submissions", submission: true, implicitTLS: true},
+}
+
+type listener struct {
+	net.Listener
+	service service
+}
+
+// listenAll opens every address, or none.
+func listenAll(conf config.Listen) ([]listener, error) {
+	inherited, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("taking sockets from systemd: %w", err)
+	}
+	var all []listener
+	for i, addresses := range [][]string{conf.SMTP, conf.Submission, conf.Submissions} {
+		for _, addr := range addresses {
+			opened, err := listen(addr, inherited)
+			if err != nil {
+				closeAll(all)
+				return nil, err
+			}
+			for _, l := range opened {
+				all = append(all, listener{l, services[i]})
+			}
+		}
+	}
+	return all, nil
+}
+
+func listen(addr string, inherited map[string][]net.Listener) ([]net.Listener, error) {
+	if name, ok := strings.CutPrefix(addr, "systemd:"); ok {
+		if len(inherited[name]) == 0 {
+			return nil, fmt.Errorf("systemd handed over no socket named %q: set FileDescriptorName=%s in the .socket unit", name, name)
+		}
+		return inherited[name], nil
+	}
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w: ports below 1024 are for root; start relayd by its systemd unit, or allow it with CAP_NET_BIND_SERVICE", err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%w: another program is there (`ss -ltnp` shows which); is another mail server running?", err)
+	case err != nil:
+		return nil, err
+	}
+	return []net.Listener{l}, nil
+}
+
+func closeAll(list []listener) {
+	for _, l := range list {
+		l.Close()
+	}
+}
+
+// mxAddresses are those on which mail from the world is taken.
+func mxAddresses(list []listener) []net.Addr {
+	var addrs []net.Addr
+	for _, l := range list {
+		if !l.service.submission {
+			addrs = append(addrs, l.Addr())
+		}
+	}
+	return addrs
+}

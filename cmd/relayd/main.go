@@ -1,0 +1,127 @@
+// Command relayd is the mail relay: it takes mail from its users for the world, and mail from the
+// world for the hosted domains, which it forwards.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"relayd/config"
+	"relayd/internal/demo"
+)
+
+// Exit codes: 78 is EX_CONFIG of sysexits.h, which the systemd unit does not restart on.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitConfig = 78
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("relayd", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("c", "/etc/relayd/relayd.toml", "the configuration `file`; domains/ and certs/ are beside it")
+	check := flags.Bool("check", false, "read everything, print each problem as FILE:LINE: reason, and exit with 0 or 78")
+	playground := flags.Bool("demo", false, "run a playground on 127.0.0.1 with nothing installed")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	} else if err != nil {
+		return exitUsage
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "relayd: %q is not known; see relayd -help\n", flags.Arg(0))
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch {
+	case *showVersion:
+		fmt.Fprintln(stdout, "relayd", version())
+		return exitOK
+	case *playground:
+		return report(stderr, demo.Run(ctx, stdout, func(ctx context.Context, c *config.Config, log *slog.Logger) (demo.Daemon, error) {
+			return start(ctx, c, log)
+		}))
+	case *check:
+		return checkAll(*file, stdout)
+	}
+	return serve(ctx, *file, stderr)
+}
+
+func serve(ctx context.Context, file string, stderr io.Writer) int {
+	conf, err := config.Load(file)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitConfig
+	}
+	d, err := start(ctx, conf, newLogger(conf.Log, stderr))
+	if err != nil {
+		return report(stderr, err)
+	}
+	return report(stderr, d.Wait())
+}
+
+func report(stderr io.Writer, err error) int {
+	if err != nil {
+		fmt.Fprintln(stderr, "relayd:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// checkAll reads every file as the daemon would, without its last good copies.
+func checkAll(file string, stdout io.Writer) int {
+	conf, err := config.Load(file)
+	if err != nil {
+		fmt.Fprintln(stdout, err)
+		return exitConfig
+	}
+	problems, warnings := checkFiles(conf)
+	for _, w := range warnings {
+		fmt.Fprintln(stdout, "warning:", w)
+	}
+	for _, p := range problems {
+		fmt.Fprintln(stdout, p)
+	}
+	if len(problems) > 0 {
+		return exitConfig
+	}
+	return exitOK
+}
+
+func newLogger(c config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	level.UnmarshalText([]byte(c.Level)) // config has checked it
+	opt := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}
+
+// version is that of the module, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 && (v == "" || v == "(devel)") {
+			v = s.Value[:12]
+		}
+	}
+	return v + " " + info.GoVersion
+}
