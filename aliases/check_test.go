@@ -106,7 +106,7 @@ func TestDangling(t *testing.T) {
 // search: one long chain, one cycle through all, every rule back to the first, all names through
 // a catch-all that keeps them.
 func TestCheckLargeFiles(t *testing.T) {
-	const n = 20_000
+	const n = 5_000
 	lines := func(line func(i int) string) string {
 		var b strings.Builder
 		for i := range n {
