@@ -108,19 +108,24 @@ func (c *relaxedBody) text(b []byte) {
 }
 
 // words writes text that neither begins nor ends with white space: whole up to where more stands
-// between two words than one space.
+// between two words than one space, and from there byte by byte.
 func (c *relaxedBody) words(b []byte) {
-	for {
-		i := uneven(b)
-		c.put(b[:i])
-		if i == len(b) {
-			return
+	i := uneven(b)
+	c.put(b[:i])
+	space := false
+	for _, x := range b[i:] {
+		if isWSP(x) {
+			space = true
+			continue
 		}
-		c.put([]byte{' '})
-		for isWSP(b[i]) {
-			i++
+		if len(c.out)+2 > cap(c.out) {
+			c.flush()
 		}
-		b = b[i:]
+		if space {
+			c.out = append(c.out, ' ')
+			space = false
+		}
+		c.out = append(c.out, x)
 	}
 }
 

@@ -9,10 +9,11 @@ import (
 )
 
 // What the header of a message may have. Both are far above what is real; they bound the memory
-// and the time that one message can cost, since fields are looked for by walking over them.
+// and the time that one message can cost, since fields are looked for by walking over them. They
+// leave room for what a relay that takes 256 KiB and 1,000 fields puts in front.
 const (
-	MaxHeader = 256 << 10 // octets
-	MaxFields = 1000
+	MaxHeader = 264 << 10 // octets
+	MaxFields = 1020
 )
 
 // ErrHeader is wrapped in the error for a header over MaxHeader or MaxFields.

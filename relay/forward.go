@@ -29,7 +29,7 @@ func (in *Inbound) envelope(tx *Transaction, m *message.Message) (*queue.Envelop
 		Return: tx.Return, EnvelopeID: tx.EnvelopeID,
 	}
 	f := &forwarder{Options: &in.Options, world: tx.world, sender: tx.Sender, own: e.Authentic,
-		header: m.Header, open: func() (io.Reader, error) { return m.Reader(), nil }}
+		header: m.Header, open: func() (io.Reader, error) { return m.Original(), nil }}
 	copies := map[string]int{} // place in e.Recipients by target
 	for _, a := range tx.accepted {
 		rcpts, err := f.copies(a.Address, a.destination)
@@ -144,7 +144,7 @@ func (f *forwarder) signature(d *domains.Domain) (string, error) {
 	}
 	s, err := f.sign(f.world, name, msg)
 	if err != nil {
-		return "", reply.Internal(err)
+		return "", signReply(err)
 	}
 	if f.signatures == nil {
 		f.signatures = map[string]string{}

@@ -131,14 +131,14 @@ func (opt *Options) locate(world *domains.Set, sender, to address.Address) (dest
 	case d.Broken != nil:
 		return destination{}, errUnavailable.Because(d.Broken)
 	}
-	res, err := aliases.Resolve(world, to)
+	view := &viewOf{Set: world}
+	res, err := aliases.Resolve(view, to)
 	switch {
+	case view.broken != nil:
+		return destination{}, errUnavailable.Because(view.broken)
 	case errors.Is(err, aliases.ErrNoSuchAddress) && isPostmaster(to.Local):
 		return opt.postmaster(world, to)
 	case errors.Is(err, aliases.ErrNoSuchAddress):
-		if broken := brokenBehind(world, to); broken != nil {
-			return destination{}, errUnavailable.Because(broken)
-		}
 		return destination{}, reply.New(550, "5.1.1", errUnknown, to)
 	case err != nil:
 		return destination{}, reply.Internal(err)
@@ -146,15 +146,18 @@ func (opt *Options) locate(world *domains.Set, sender, to address.Address) (dest
 	return destination{targets: res.Targets, domain: d}, nil
 }
 
-// brokenBehind tells whether an address may lead nowhere only because a hosted domain that its
-// aliases name is broken at the moment.
-func brokenBehind(world *domains.Set, _ address.Address) error {
-	for _, d := range world.All() {
-		if d.Broken != nil {
-			return d.Broken
-		}
+// A viewOf notices when an address leads through a domain that is broken at the moment: what it
+// leads to is then not known, which is no reason to refuse it nor to leave a target out.
+type viewOf struct {
+	*domains.Set
+	broken error
+}
+
+func (v *viewOf) Table(domain string) *aliases.Table {
+	if d := v.Get(domain); d != nil && d.Broken != nil {
+		v.broken = d.Broken
 	}
-	return nil
+	return v.Set.Table(domain)
 }
 
 func isPostmaster(local string) bool {
@@ -277,7 +280,7 @@ func (in *Inbound) completeSubmission(tx *Transaction, m *message.Message) error
 	}
 	signature, err := in.sign(tx.world, signer, m.Reader())
 	if err != nil {
-		return reply.Internal(err)
+		return signReply(err)
 	}
 	m.Prepend(in.received(tx))
 	m.Prepend(signature)
@@ -292,6 +295,14 @@ func (opt *Options) sign(world *domains.Set, domain string, msg io.Reader) (stri
 		return "", nil
 	}
 	return dkim.Sign(msg, d.Keys, opt.Now())
+}
+
+// signReply tells a header that nobody could sign from a key that does not work.
+func signReply(err error) error {
+	if errors.Is(err, dkim.ErrHeader) {
+		return reply.New(552, "5.3.4", "The header of the message is too large to be signed").Because(err)
+	}
+	return reply.Internal(err)
 }
 
 // Sign signs a message of the relay's own, such as a DSN.

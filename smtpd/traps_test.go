@@ -1,0 +1,414 @@
+package smtpd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relayd/reply"
+)
+
+const envelope = "MAIL FROM:<a@client.test>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n"
+
+// body opens a transaction up to 354.
+func (d *peer) body() {
+	d.t.Helper()
+	d.send(envelope)
+	d.expect("250 2.1.0")
+	d.expect("250 2.1.5")
+	d.expect("354")
+}
+
+func TestTimeoutInsideDataEndsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opt := options(t)
+		opt.TLS = nil
+		s := servePipe(t, opt)
+		client, server := net.Pipe()
+		s.pipes.conns <- server
+		d := newPipeDialog(t, client)
+		d.expect("220")
+		d.do("EHLO client.test", "250")
+		d.body()
+		d.send("Subject: half a message\r\n")
+		began := time.Now()
+		d.expect("421 4.4.2")
+		if waited := time.Since(began); waited != opt.Limits.DataTimeout {
+			t.Errorf("gave up after %v, want %v", waited, opt.Limits.DataTimeout)
+		}
+		d.closed()
+		if n := len(s.relay.taken()); n != 0 {
+			t.Errorf("%d messages were taken", n)
+		}
+		s.Shutdown(context.Background())
+	})
+}
+
+func newPipeDialog(t *testing.T, c net.Conn) *peer {
+	d := &peer{t: t, c: c}
+	d.r = newReader(c)
+	return d
+}
+
+func TestIdleSessionIsToldAndClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opt := options(t)
+		s := servePipe(t, opt)
+		client, server := net.Pipe()
+		s.pipes.conns <- server
+		d := newPipeDialog(t, client)
+		d.expect("220")
+		began := time.Now()
+		d.expect("421 4.4.2")
+		if waited := time.Since(began); waited != opt.Limits.CommandTimeout {
+			t.Errorf("gave up after %v, want %v", waited, opt.Limits.CommandTimeout)
+		}
+		s.Shutdown(context.Background())
+	})
+}
+
+// A byte every two minutes keeps each read alive; the minimum rate ends it all the same.
+func TestTrickledBodyIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opt := options(t)
+		s := servePipe(t, opt)
+		client, server := net.Pipe()
+		s.pipes.conns <- server
+		d := newPipeDialog(t, client)
+		d.expect("220")
+		d.do("EHLO client.test", "250")
+		d.body()
+		began := time.Now()
+		go func() {
+			for {
+				if _, err := client.Write([]byte("x")); err != nil {
+					return
+				}
+				time.Sleep(2 * time.Minute)
+			}
+		}()
+		d.expect("421 4.4.2")
+		if waited := time.Since(began); waited > opt.Limits.DataTimeout+time.Minute {
+			t.Errorf("a trickle was suffered for %v", waited)
+		}
+		s.Shutdown(context.Background())
+		client.Close()
+		time.Sleep(3 * time.Minute) // of the bubble's clock: the writer above notices
+	})
+}
+
+func TestCommandsAfterQUITAreNotRun(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.send("QUIT\r\n" + envelope + "x\r\n.\r\n")
+	d.expect("221 2.0.0")
+	d.closed()
+	if n := len(s.relay.taken()); n != 0 {
+		t.Errorf("%d messages were taken after QUIT", n)
+	}
+}
+
+// The ends of data that some server or other takes for one.
+var endForms = []string{
+	"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\n.\r", "\r.\n",
+	"\r\n.\r\r\n", "\r\r\n.\r\r\n", "\r\r\n.\r\n", "\r\n\x00.\r\n", "\n\n.\r\n", "\r\n.\x00\r\n",
+}
+
+func TestNoEndOfDataButCRLFDotCRLF(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Limits.BareSilence = 20 * time.Millisecond })
+	smuggled := "MAIL FROM:<forged@victim.test>\r\nRCPT TO:<victim@example.test>\r\nDATA\r\nsmuggled\r\n.\r\n"
+	for _, form := range endForms {
+		t.Run(fmt.Sprintf("%q", form), func(t *testing.T) {
+			before := len(s.relay.taken())
+			d := s.hello(t)
+			d.body()
+			d.send("Subject: x\r\n\r\nhello" + form + smuggled)
+			got := d.read()
+			taken := s.relay.taken()[before:]
+			bare := strings.Contains(strings.ReplaceAll(form, "\r\n", ""), "\r") || strings.Contains(strings.ReplaceAll(form, "\r\n", ""), "\n")
+			switch {
+			case bare && (!strings.HasPrefix(got, "550 5.6.0") || len(taken) != 0):
+				t.Errorf("got %q and took %d messages, want a refusal", got, len(taken))
+			case bare:
+				d.closed()
+			case len(taken) != 1 || !strings.Contains(taken[0].body, "smuggled"):
+				t.Errorf("got %q, took %+v: what follows must belong to the body", got, taken)
+			}
+		})
+	}
+}
+
+// However the bytes are cut into packets, the scanner says the same.
+func TestEndOfDataAtEverySplit(t *testing.T) {
+	for _, form := range append(endForms, "\r\n.\r\n") {
+		text := []byte("a\r\n..b\r\n.c" + form + "RSET\r\n.\r\n")
+		whole := new(bodyScanner)
+		whole.reset()
+		wantN, wantEnd := whole.scan(text)
+		for i := range text {
+			for j := i; j < len(text); j++ {
+				s := new(bodyScanner)
+				s.reset()
+				n, end := 0, false
+				for _, part := range [][]byte{text[:i], text[i:j], text[j:]} {
+					if !end {
+						var k int
+						k, end = s.scan(part)
+						n += k
+					}
+				}
+				if n != wantN || end != wantEnd || s.bare != whole.bare {
+					t.Fatalf("%q cut at %d and %d: n=%d end=%v bare=%v, want %d %v %v", form, i, j, n, end, s.bare, wantN, wantEnd, whole.bare)
+				}
+			}
+		}
+	}
+}
+
+// CR CR LF . CR LF hides the end from go-smtp's reader, which would swallow what follows.
+func TestDoubleCRBeforeTheEndSwallowsNothing(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.body()
+	d.send("hello\r\r\n.\r\nNOOP\r\n")
+	d.expect("550 5.6.0")
+	d.closed()
+}
+
+// A client that sent a bare LF still waits where it thinks its message ends.
+func TestBareLFIsAnsweredAtTheEndOfTheBody(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Limits.BareSilence = 10 * time.Second })
+	d := s.hello(t)
+	d.body()
+	d.send("Subject: x\n\nhello\n")
+	d.send("more\r\n.\r\n")
+	d.expect("550 5.6.0 The message holds a bare CR or LF")
+	d.closed()
+}
+
+func TestInternalErrorsAreNotShown(t *testing.T) {
+	for name, err := range map[string]error{
+		"plain":   errors.New("open /var/lib/relayd/queue: permission denied"),
+		"wrapped": fmt.Errorf("storing: %w", errors.New("secret path")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil)
+			s.relay.fail = err
+			d := s.hello(t)
+			d.body()
+			d.send("x\r\n.\r\n")
+			if got := d.expect("451 4.3.0"); strings.Contains(got, "path") || strings.Contains(got, "/var") {
+				t.Errorf("the client reads %q", got)
+			}
+		})
+	}
+	s := serve(t, nil)
+	s.relay.fail = fmt.Errorf("wrapped: %w", reply.New(552, "5.2.2", "Mailbox full"))
+	d := s.hello(t)
+	d.body()
+	d.send("x\r\n.\r\n")
+	d.expect("552 5.2.2 Mailbox full")
+}
+
+func TestQuotedLocalPartsCannotInject(t *testing.T) {
+	s := serve(t, nil)
+	for _, rcpt := range []string{
+		`"a> NOTIFY=NEVER x"@example.test`, `"a@b"@example.test`, "\"a\x01b\"@example.test", `"é"@example.test`,
+		`a@evil.test@example.test`, `a@exa mple.test`, `a@`, `@example.test`, `"a\"@example.test`, `a@example.test\r\nDATA`,
+	} {
+		d := s.hello(t)
+		d.do("MAIL FROM:<a@client.test>", "250")
+		d.send("RCPT TO:<" + rcpt + ">\r\n")
+		got := d.read()
+		if rcpt == `"a> NOTIFY=NEVER x"@example.test` {
+			if !strings.HasPrefix(got, "250") {
+				t.Errorf("%s: a legal quoted name got %q", rcpt, got)
+			}
+			d.do("DATA", "354")
+			d.do("x\r\n.", "250")
+			all := s.relay.taken()
+			if to := all[len(all)-1].rcpts[0]; to != `"a> NOTIFY=NEVER x"@example.test` {
+				t.Errorf("handed on as %s", to)
+			}
+			continue
+		}
+		if !strings.HasPrefix(got, "5") {
+			t.Errorf("%s: got %q", rcpt, got)
+		}
+	}
+}
+
+func TestBarePostmasterIsTaken(t *testing.T) {
+	s := serve(t, nil)
+	for _, path := range []string{"<postmaster>", "<Postmaster>", " <POSTMASTER>"} {
+		d := s.hello(t)
+		d.do("MAIL FROM:<>", "250")
+		d.do("RCPT TO:"+path, "250 2.1.5")
+	}
+}
+
+func TestNestedCommandsAreOutOfOrder(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Submission = true })
+	d := s.login(t)
+	d.do("AUTH PLAIN AGFwcEBleGFtcGxlLnRlc3QAc2VjcmV0", "503 5.5.1")
+	d.do("MAIL FROM:<a@example.test>", "250")
+	d.do("MAIL FROM:<b@example.test>", "503 5.5.1")
+	d.do("RCPT TO:<b@example.test>", "250")
+	d.do("EHLO again.test", "250")
+	d.do("DATA", "503 5.5.1")
+	d.do("RCPT TO:<b@example.test>", "503 5.5.1")
+}
+
+func TestBDATChunkIsNotRunAsCommands(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.do("MAIL FROM:<a@client.test>", "250")
+	d.do("RCPT TO:<b@example.test>", "250")
+	chunk := "RSET\r\nQUIT\r\n"
+	d.send(fmt.Sprintf("BDAT %d LAST\r\n%sNOOP\r\n", len(chunk), chunk))
+	d.expect("502 5.5.1")
+	d.expect("250 2.0.0")
+	d.send("BDAT 99999999999999999999\r\n")
+	d.expect("421")
+}
+
+func TestFailedHandshakeEndsInSilence(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.do("STARTTLS", "220")
+	d.send("MAIL FROM:<a@client.test>\r\nRCPT TO:<b@example.test>\r\n")
+	got := make([]byte, 7)
+	if n, _ := d.c.Read(got); n > 0 && got[0] != 21 { // a TLS alert record may come, SMTP may not
+		t.Errorf("got %q in the clear", got[:n])
+	}
+}
+
+func TestWhatIsSentWithSTARTTLSIsDropped(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.send("STARTTLS\r\nRSET\r\n")
+	d.expect("220")
+	tc := tls.Client(d.c, &tls.Config{InsecureSkipVerify: true})
+	if err := tc.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	d.c, d.r = tc, newReader(tc)
+	d.do("MAIL FROM:<a@client.test>", "503 5.5.1") // EHLO has to come again
+	d.do("EHLO client.test", "250")
+	d.do("STARTTLS", "503 5.5.1")
+}
+
+func TestConnectionsAreLimited(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Gatekeep = NewGatekeeper(3, 2) })
+	a, b := s.hello(t), s.hello(t)
+	s.dial(t).expect("421 4.7.0 Too many connections from 127.0.0.1")
+	a.do("QUIT", "221")
+	a.closed()
+	for range 100 { // the place is given back when the server has closed its end
+		d := s.dial(t)
+		if got := d.read(); strings.HasPrefix(got, "220") {
+			return
+		}
+	}
+	t.Errorf("no place is free after a QUIT, with %v open", b.c.RemoteAddr())
+}
+
+func TestFloodsEnd(t *testing.T) {
+	for name, f := range map[string]struct {
+		command, reply string
+		limit          int
+	}{
+		"NOOP":    {"NOOP", "250", 20},
+		"unknown": {"FROB", "500 5.5.2", 5},
+		"RCPT":    {"RCPT TO:<x@other.test>", "550 5.1.1", 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(o *Options) {
+				o.Limits.Commands, o.Limits.Errors, o.Limits.RefusedRecipients = 20, 5, 8
+			})
+			d := s.hello(t)
+			d.do("MAIL FROM:<a@client.test>", "250")
+			for range f.limit + 1 {
+				d.send(f.command + "\r\n")
+			}
+			for range f.limit + 1 {
+				got := d.read()
+				if strings.HasPrefix(got, "421 4.7.0") {
+					d.closed()
+					return
+				}
+			}
+			d.expect("421 4.7.0")
+		})
+	}
+}
+
+func TestFailedLoginsEnd(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Submission = true })
+	d := s.hello(t)
+	d.startTLS()
+	d.do("EHLO client.test", "250")
+	for range 3 {
+		d.do("AUTH PLAIN AGFwcEBleGFtcGxlLnRlc3QAd3Jvbmc=", "535 5.7.8")
+	}
+	d.do("AUTH PLAIN AGFwcEBleGFtcGxlLnRlc3QAc2VjcmV0", "421 4.7.0")
+	d.closed()
+}
+
+func TestShutdownEndsIdleSessionsAndWaitsForOthers(t *testing.T) {
+	s := serve(t, nil)
+	idle, busy := s.hello(t), s.hello(t)
+	busy.body()
+	done := make(chan error)
+	go func() { done <- s.Shutdown(context.Background()) }()
+	idle.expect("421 4.3.2")
+	idle.closed()
+	busy.do("x\r\n.", "250 2.0.0")
+	busy.expect("421 4.3.2")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := s.Connections(); n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+}
+
+func TestSizeLimitIsExact(t *testing.T) {
+	const limit = 100_000
+	s := serve(t, func(o *Options) { o.Limits.MessageSize = limit })
+	d := s.hello(t)
+	text := strings.Repeat(strings.Repeat("x", 998)+"\r\n", limit/1000)
+	d.body()
+	d.do(text+".", "250 2.0.0")
+	d.body()
+	d.do("y\r\n"+text+".", "552 5.3.4")
+	d.do(fmt.Sprintf("MAIL FROM:<a@client.test> SIZE=%d", limit+1), "552 5.3.4")
+	d.do("MAIL FROM:<a@client.test> SIZE=99999999999999999999999", "552 5.3.4")
+	d.do(fmt.Sprintf("MAIL FROM:<a@client.test> SIZE=%d", limit), "250")
+}
+
+func TestLongBodyLinesPass(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.body()
+	text := "Subject: x\r\n\r\n" + strings.Repeat("long", 100_000) + "\r\n"
+	d.do(text+".", "250")
+	if got := s.relay.taken()[0].body; got != text {
+		t.Errorf("%d bytes arrived, %d were sent", len(got), len(text))
+	}
+}
+
+func TestPanicInASessionIsContained(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.do("MAIL FROM:<a@client.test>", "250")
+	d.do("RCPT TO:<panic@example.test>", "421")
+	d.closed()
+	s.hello(t).do("NOOP", "250")
+}
