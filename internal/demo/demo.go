@@ -171,7 +171,7 @@ Copy one of these into another terminal:
   1. submit a mail as the user
      swaks --server 127.0.0.1:%s --tls --auth PLAIN --auth-user %s@%s --auth-password %s \
            --from %s@%s --to %s
-     (or: curl -sk --ssl-reqd smtp://127.0.0.1:%s -u '%s@%s:%s' --mail-from %s@%s \
+     (or: curl -sk --crlf --ssl-reqd smtp://127.0.0.1:%s -u '%s@%s:%s' --mail-from %s@%s \
            --mail-rcpt %s -T - <<< $'From: %s@%s\nSubject: hello\n\nHello from curl')
 
   2. write to an address that only the catch-all has
