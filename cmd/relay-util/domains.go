@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"relayd/address"
+	"relayd/aliases"
+	"relayd/config"
+	"relayd/control"
+	"relayd/dkim"
+	"relayd/domains"
+)
+
+func (t *tool) domainVerbs() []*cobra.Command {
+	return []*cobra.Command{t.domainAdd(), t.domainList(), t.domainRemove()}
+}
+
+func (t *tool) domainAdd() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "domain-add DOMAIN [--forward ADDR]",
+		Short:   "Host a domain: make its folder with a DKIM key, and say what to publish in DNS.",
+		Example: "relay-util domain-add example.org --forward me@gmail.com",
+	}
+	forward := c.Flags().String("forward", "", "send the mail for all its names to `ADDR`")
+	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+		w, err := t.world()
+		if err != nil {
+			return err
+		}
+		name, err := w.free(args[0])
+		if err != nil {
+			return err
+		}
+		text, err := w.catchAll(name, *forward)
+		if err != nil {
+			return err
+		}
+		key, err := w.makeDomain(name, text)
+		if err != nil {
+			return err
+		}
+		t.nudge(w.place, filepath.Join(w.DomainsDir(), name))
+		return t.printToPublish(name, w.Hostname, key)
+	})
+}
+
+// free checks that a domain can be made.
+func (w world) free(domain string) (string, error) {
+	name, err := address.Domain(domain)
+	switch {
+	case err != nil:
+		return "", err
+	case name[0] == '[':
+		return "", fmt.Errorf("%s is an address and no domain", name)
+	case w.folders[name] != "":
+		return "", fmt.Errorf("%s is hosted already; add users and aliases with `relay-util user-add` and `relay-util alias-add`", name)
+	}
+	// A file of that name is in the way, too.
+	if _, err := os.Lstat(filepath.Join(w.DomainsDir(), name)); err == nil {
+		return "", fmt.Errorf("%s is in the way; move it elsewhere first", filepath.Join(w.DomainsDir(), name))
+	}
+	return name, nil
+}
+
+// catchAll is the first alias file of a domain: empty, or with one rule.
+func (w world) catchAll(domain, forward string) ([]byte, error) {
+	if forward == "" {
+		return nil, nil
+	}
+	to, err := address.Parse(forward)
+	if err != nil {
+		return nil, err
+	}
+	opt := w.options(&domains.Domain{Name: domain, Settings: config.DefaultDomain()})
+	rule, err := aliases.NewRule("*", []string{aliases.Target{Address: to}.String()}, opt)
+	if err != nil {
+		return nil, err
+	}
+	text, err := aliases.Add(nil, rule)
+	if err == nil {
+		_, _, err = w.judge(opt, filepath.Join(w.DomainsDir(), domain, "aliases"), text)
+	}
+	return text, err
+}
+
+// makeDomain makes the folder of a domain in one step: a daemon sees it whole or not at all.
+func (w world) makeDomain(name string, aliasText []byte) (key *dkim.Key, err error) {
+	dir := w.DomainsDir()
+	if err := makeFolder(dir); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	// Names that begin with a dot are no domains.
+	draft, err := os.MkdirTemp(dir, "."+name+".*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(draft)
+	if err := likeAround(draft); err != nil {
+		return nil, err
+	}
+	if err := domains.WriteFile(filepath.Join(draft, "users"), nil, newFile); err != nil {
+		return nil, err
+	}
+	if err := domains.WriteFile(filepath.Join(draft, "aliases"), aliasText, newFile); err != nil {
+		return nil, err
+	}
+	if key, err = makeKey(draft, name, keySpec{defaultSelector, defaultAlgo}); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(draft, filepath.Join(dir, name)); err != nil {
+		return nil, err
+	}
+	return key, syncFolder(dir)
+}
+
+// printToPublish says which DNS records a new domain needs.
+func (t *tool) printToPublish(domain, host string, key *dkim.Key) error {
+	records := []struct {
+		why    string
+		record dkim.Record
+		zone   string
+	}{
+		{"DKIM, the key by which others check our signatures:", key.Record(), key.Record().Zone()},
+		{"MX, where mail for the domain goes: to this server, and to no other:",
+			dkim.Record{Name: domain, Type: "MX", Value: "10 " + host + "."}, domain + ". IN MX 10 " + host + "."},
+		{"SPF, who may send for the domain: the servers of its MX. If there is an SPF record already, add mx to that one:",
+			dkim.Record{Name: domain, Type: "TXT", Value: "v=spf1 mx ~all"}, ""},
+		{"DMARC, what others are to do with forgeries: nothing for now. Write p=reject once your own mail arrives:",
+			dkim.Record{Name: "_dmarc." + domain, Type: "TXT", Value: "v=DMARC1; p=none"}, ""},
+	}
+	if t.json {
+		list := []dkim.Record{}
+		for _, r := range records {
+			list = append(list, r.record)
+		}
+		return t.printJSON(list)
+	}
+	t.say("%s is hosted here now. Publish these records in its DNS:", domain)
+	for _, r := range records {
+		if r.zone == "" {
+			r.zone = r.record.Zone()
+		}
+		t.say("\n%s\n%s", r.why, r.zone)
+	}
+	return nil
+}
+
+func (t *tool) domainList() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "domain-list",
+		Short:   "List the hosted domains, with how many users, aliases and DKIM keys each has.",
+		Example: "relay-util domain-list --json",
+	}
+	return t.verb(c, cobra.NoArgs, func(context.Context, []string) error {
+		w, err := t.world()
+		if err != nil {
+			return err
+		}
+		list := []control.DomainStatus{}
+		for _, d := range w.All() {
+			s := control.DomainStatus{Name: d.Name, Users: len(d.Users.All()), Keys: len(d.Keys), Broken: d.Broken != nil}
+			if d.Aliases != nil {
+				s.Aliases = len(d.Aliases.Rules())
+			}
+			list = append(list, s)
+		}
+		if t.json {
+			err = t.printJSON(list)
+		} else {
+			err = t.printDomains(list)
+		}
+		if err != nil {
+			return err
+		}
+		return broken(w.All())
+	})
+}
+
+func (t *tool) printDomains(list []control.DomainStatus) error {
+	if len(list) == 0 {
+		return nil
+	}
+	tw := t.table()
+	fmt.Fprintln(tw, "DOMAIN\tUSERS\tALIASES\tDKIM KEYS\tSTATE")
+	for _, d := range list {
+		state := "ok"
+		if d.Broken {
+			state = "broken"
+		} else if d.Keys == 0 {
+			state = "unsigned"
+		}
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%s\n", d.Name, d.Users, d.Aliases, d.Keys, state)
+	}
+	return tw.Flush()
+}
+
+func (t *tool) domainRemove() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "domain-remove DOMAIN",
+		Short:   "Host a domain no longer: remove its folder with users, aliases and keys, for good.",
+		Example: "relay-util domain-remove example.org --yes",
+	}
+	yes := c.Flags().Bool("yes", false, "do not ask")
+	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+		p, err := t.place()
+		if err != nil {
+			return err
+		}
+		name, err := p.hosted(args[0])
+		if err != nil {
+			return err
+		}
+		dir := p.folders[name]
+		if !*yes {
+			if err := t.confirm(fmt.Sprintf("This removes %s with all users, aliases and keys of %s.", dir, name)); err != nil {
+				return err
+			}
+		}
+		if err := removeFolder(dir); err != nil {
+			return err
+		}
+		t.nudge(p, dir)
+		t.say("removed %s", name)
+		return nil
+	})
+}
+
+// removeFolder takes the name away first: a daemon never sees half of a domain.
+func removeFolder(dir string) error {
+	around := filepath.Dir(dir)
+	grave, err := os.MkdirTemp(around, ".removed.*")
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(dir, filepath.Join(grave, filepath.Base(dir))); err != nil {
+		os.Remove(grave)
+		return err
+	}
+	return errors.Join(syncFolder(around), os.RemoveAll(grave))
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"relayd/address"
+	"relayd/aliases"
+	"relayd/config"
+	"relayd/control"
+	"relayd/domains"
+	"relayd/problem"
+)
+
+// newFile is the mode of the users and aliases files that are made here.
+const newFile = 0o640
+
+var errNoSettings = errors.New("there is no settings file")
+
+// A place is what the settings file leads to.
+type place struct {
+	*config.Config
+	folders map[string]string // of the hosted domains, by name
+}
+
+// place reads the settings and looks for the domains beside them.
+func (t *tool) place() (place, error) {
+	if _, err := os.Stat(t.configFile); errors.Is(err, fs.ErrNotExist) {
+		return place{}, fmt.Errorf(`%w %s; make it with one line in it, hostname = "mx.example.com" with the name of this server, or name another with -c FILE`,
+			errNoSettings, t.configFile)
+	}
+	cfg, err := config.Load(t.configFile)
+	if err != nil {
+		return place{}, err
+	}
+	folders, err := domains.Folders(cfg.DomainsDir())
+	return place{cfg, folders}, err
+}
+
+// hosted is the name of a hosted domain as Folders has it.
+func (p place) hosted(domain string) (string, error) {
+	name, err := address.Domain(domain)
+	if err != nil {
+		return "", err
+	}
+	if p.folders[name] == "" {
+		return "", fmt.Errorf("%s is not hosted here; make it with `relay-util domain-add %[1]s`", name)
+	}
+	return name, nil
+}
+
+// file is the path of a file in the folder of a hosted domain.
+func (p place) file(domain, name string) string { return filepath.Join(p.folders[domain], name) }
+
+// only is the hosted domain where there is exactly one.
+func (p place) only() (string, error) {
+	if len(p.folders) != 1 {
+		return "", fmt.Errorf("which domain? %d are hosted here; write NAME@DOMAIN", len(p.folders))
+	}
+	return slices.Collect(maps.Keys(p.folders))[0], nil
+}
+
+// A world is a place whose files are loaded as they stand, whatever a daemon has in force.
+type world struct {
+	place
+	*domains.Set
+}
+
+func (t *tool) world() (world, error) {
+	p, err := t.place()
+	if err != nil {
+		return world{}, err
+	}
+	store := domains.Open(domains.Options{
+		Dir: p.DomainsDir(), AllowPipe: p.Aliases.AllowPipe, Log: slog.New(slog.DiscardHandler),
+	})
+	return world{p, store.Current()}, nil
+}
+
+// chosen are the domains that a list is for: the one that args name, or all.
+func (w world) chosen(args []string) ([]*domains.Domain, error) {
+	if len(args) == 0 {
+		return w.All(), nil
+	}
+	name, err := w.hosted(args[0])
+	if err != nil {
+		return nil, err
+	}
+	return []*domains.Domain{w.Get(name)}, nil
+}
+
+// broken is everything that keeps the files of some domains from being used, as an error.
+func broken(list []*domains.Domain) error {
+	var problems problem.List
+	for _, d := range list {
+		problems = append(problems, d.Broken...)
+	}
+	return problems.Err()
+}
+
+// edited is the world with another alias file for one domain.
+type edited struct {
+	world
+	table *aliases.Table
+}
+
+// Table makes edited an aliases.Hosted.
+func (e edited) Table(domain string) *aliases.Table {
+	if domain == e.table.Domain() {
+		return e.table
+	}
+	return e.world.Table(domain)
+}
+
+// judge parses the text that an alias file is to have, or says why it must not. The warnings are
+// of targets that lead nowhere.
+func (w world) judge(opt aliases.Options, file string, text []byte) (table *aliases.Table, warnings problem.List, err error) {
+	table, err = aliases.Parse(file, bytes.NewReader(text), opt)
+	if err != nil {
+		return nil, nil, refused(err)
+	}
+	after := edited{w, table}
+	tables := []*aliases.Table{table}
+	for _, d := range w.All() {
+		if d.Name != opt.Domain && d.Aliases != nil {
+			tables = append(tables, d.Aliases)
+		}
+	}
+	// What is wrong in other files alone was so before.
+	found := slices.DeleteFunc(aliases.Check(after, tables), func(p problem.Problem) bool { return p.File != file })
+	if err := found.Err(); err != nil {
+		return nil, nil, refused(err)
+	}
+	return table, aliases.Dangling(after, tables[:1]), nil
+}
+
+// refused is the error of an edit that would make a file wrong.
+func refused(err error) error {
+	return fmt.Errorf("nothing was changed, because the file would then be wrong:\n%w", err)
+}
+
+// edit changes a file of a domain and tells a running daemon.
+func (t *tool) edit(p place, file string, f func(old []byte) ([]byte, error)) error {
+	if err := domains.Edit(file, newFile, f); err != nil {
+		return err
+	}
+	t.nudge(p, file)
+	return nil
+}
+
+// nudge has a running daemon read its files at once. It prints what the daemon has against those
+// at path or below. The daemon would also find the change by itself, so nothing fails here.
+func (t *tool) nudge(p place, path string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	problems, err := control.NewClient(p.ControlSocket()).Reload(ctx)
+	if errors.Is(err, control.ErrNotRunning) {
+		return
+	}
+	if err != nil {
+		t.warn("relayd will see the change within 5 seconds, but could not be told at once: %v", err)
+		return
+	}
+	here, _ := filepath.Abs(path)
+	for _, found := range problems {
+		if file, _ := filepath.Abs(found.File); file == here || strings.HasPrefix(file, here+"/") {
+			fmt.Fprintln(t.err, found)
+		}
+	}
+}
+
+// makeFolder makes a folder with the owner and mode of the one around it.
+func makeFolder(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return likeAround(dir)
+}
+
+func likeAround(dir string) error {
+	info, err := os.Stat(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil && os.Geteuid() == 0 {
+		return err
+	}
+	return os.Chmod(dir, info.Mode()&(fs.ModePerm|fs.ModeSetgid))
+}
+
+// syncFolder makes names in a folder survive a power cut.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

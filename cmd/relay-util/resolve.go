@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayd/address"
+	"relayd/aliases"
+)
+
+// A step is one rule on the way of `aliases-resolve`.
+type step struct {
+	Address string `json:"address"`
+	Rule    string `json:"rule,omitempty"`
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Via     string `json:"via"` // how the rule was found
+}
+
+// A resolution is what `aliases-resolve --json` prints.
+type resolution struct {
+	Targets []string `json:"targets"`
+	Steps   []step   `json:"steps"`
+}
+
+func (t *tool) aliasesResolve() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "aliases-resolve ADDR",
+		Short:   "Print where mail for an address ends up, and then, indented, the rules that say so.",
+		Example: "relay-util aliases-resolve shop@example.org",
+	}
+	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+		a, err := address.Parse(args[0])
+		if err != nil {
+			return err
+		}
+		w, err := t.world()
+		if err != nil {
+			return err
+		}
+		if _, err := w.hosted(a.Domain); err != nil {
+			return err
+		}
+		if d := w.Get(a.Domain); d.Broken != nil {
+			return d.Broken
+		}
+		res, err := w.resolve(a, t.configFile)
+		if errors.Is(err, aliases.ErrNoSuchAddress) {
+			err = fmt.Errorf("no alias takes mail for %s; add one with `relay-util alias-add %[1]s TARGET`", a)
+		}
+		if err != nil {
+			return err
+		}
+		return t.printResolution(res)
+	})
+}
+
+// resolve finds the final targets as the daemon does: of the mail that every domain must take
+// (RFC 5321 section 4.5.1, RFC 2142), what no alias takes goes to the postmaster of the settings.
+func (w world) resolve(a address.Address, settings string) (resolution, error) {
+	res, err := aliases.Resolve(w, a)
+	required := strings.EqualFold(a.Local, "postmaster") || strings.EqualFold(a.Local, "abuse")
+	if !errors.Is(err, aliases.ErrNoSuchAddress) || !required || w.Postmaster == "" {
+		return newResolution(res), err
+	}
+	first := step{Address: a.String(), Rule: "postmaster = " + w.Postmaster, File: settings, Via: "no alias"}
+	admin, err := address.Parse(w.Postmaster)
+	if err != nil {
+		return resolution{}, err
+	}
+	if w.Get(admin.Domain) == nil {
+		return resolution{[]string{admin.String()}, []step{first}}, nil
+	}
+	res, err = aliases.Resolve(w, admin)
+	r := newResolution(res)
+	r.Steps = append([]step{first}, r.Steps...)
+	return r, err
+}
+
+func newResolution(res aliases.Resolution) resolution {
+	var r resolution
+	for _, target := range res.Targets {
+		r.Targets = append(r.Targets, target.String())
+	}
+	for _, s := range res.Steps {
+		next := step{Address: s.Address.String(), Via: string(s.Via)}
+		if s.Rule != nil {
+			next.Rule, next.File, next.Line = s.Rule.String(), s.Rule.File, s.Rule.Line
+		}
+		r.Steps = append(r.Steps, next)
+	}
+	return r
+}
+
+func (t *tool) printResolution(r resolution) error {
+	if t.json {
+		return t.printJSON(r)
+	}
+	for _, target := range r.Targets {
+		t.say("%s", target)
+	}
+	for _, s := range r.Steps {
+		switch {
+		case s.Rule == "":
+			t.say("  %s has a mailbox here", s.Address)
+		case s.Line == 0:
+			t.say("  %s (%s) by %s: %s", s.Address, s.Via, s.File, s.Rule)
+		default:
+			t.say("  %s (%s) by %s:%d: %s", s.Address, s.Via, s.File, s.Line, s.Rule)
+		}
+	}
+	return nil
+}
