@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -258,19 +257,7 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // say puts a reply of our own on its way.
 func (g *gate) say(r *reply.Reply) {
-	lines := strings.Split(r.Text, "\n")
-	for i, l := range lines {
-		sep := byte('-')
-		if i == len(lines)-1 {
-			sep = ' '
-		}
-		g.out = fmt.Appendf(g.out, "%d%c", r.Code, sep)
-		if r.Enhanced != "" {
-			g.out = fmt.Appendf(g.out, "%s ", r.Enhanced)
-		}
-		g.out = append(g.out, l...)
-		g.out = append(g.out, "\r\n"...)
-	}
+	g.out = fmt.Appendf(g.out, "%d %s %s\r\n", r.Code, r.Enhanced, printable(r.Text))
 }
 
 // refuse answers a command that was wrong in itself, and closes after too many of them.

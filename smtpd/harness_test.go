@@ -107,7 +107,7 @@ func options(t *testing.T) Options {
 	return Options{
 		Hostname: "mx.example.test", TLS: &tls.Config{Certificates: []tls.Certificate{testnet.Cert(t, "mx.example.test").TLS}},
 		CanLogin: func(string) bool { return true }, SpoolDir: t.TempDir(), Limits: limits,
-		Gatekeep: NewGatekeeper(100, 100), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Gatekeep: NewGatekeeper(100, 100), Log: discard(),
 	}
 }
 
@@ -256,3 +256,5 @@ func (d *peer) closed() {
 		d.t.Fatalf("wanted the connection closed, got %q, %v", rest, err)
 	}
 }
+
+func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

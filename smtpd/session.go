@@ -147,18 +147,21 @@ func toSMTP(r *reply.Reply) *smtp.SMTPError {
 	return e
 }
 
-// printable keeps a reply's text to what may stand in one (RFC 5321 section 4.2): it may quote
-// what a client or a remote server sent.
+// printable keeps a reply's text to what may stand in one, ASCII without control characters
+// (RFC 5321 section 4.2): it may quote what a client or a remote server sent.
 func printable(s string) string {
 	const longest = 400 // with code and enhanced code well under the 512 octets of a reply line
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		switch {
+		case r < ' ' || r == 0x7f:
 			return ' '
+		case r > 0x7f:
+			return '?'
 		}
 		return r
 	}, s)
 	if len(s) > longest {
-		s = strings.ToValidUTF8(s[:longest], "") + "..."
+		s = s[:longest] + "..."
 	}
 	return s
 }

@@ -1,0 +1,119 @@
+package smtpd
+
+import (
+	"bytes"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A scriptedConn is a client that says everything at once and keeps what it is told.
+type scriptedConn struct {
+	in     *bytes.Reader
+	out    bytes.Buffer
+	closed chan struct{}
+}
+
+func (c *scriptedConn) Read(p []byte) (int, error)       { return c.in.Read(p) }
+func (c *scriptedConn) Write(p []byte) (int, error)      { return c.out.Write(p) }
+func (c *scriptedConn) Close() error                     { close(c.closed); return nil }
+func (c *scriptedConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *scriptedConn) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)} }
+func (c *scriptedConn) SetDeadline(time.Time) error      { return nil }
+func (c *scriptedConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *scriptedConn) SetWriteDeadline(time.Time) error { return nil }
+
+var replyLine = regexp.MustCompile(`^[2345][0-9][0-9][ -][ -~]*$`)
+
+// Whatever a client sends: no panic, nothing but SMTP replies, and no more messages than there
+// are true ends of data in it.
+func FuzzSession(f *testing.F) {
+	for _, s := range []string{
+		"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@example.test>\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n",
+		"HELO x\r\nMAIL FROM:<> SIZE=1 BODY=8BITMIME\r\nRCPT TO:<postmaster>\r\nDATA\r\n\r\n..\r\n.\r\n",
+		"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@example.test>\r\nDATA\r\nhi\n.\nMAIL FROM:<x@y>\r\n.\r\n",
+		"EHLO x\r\nBDAT 10 LAST\r\n0123456789NOOP\r\n", "STARTTLS\r\nEHLO y\r\n", "\x00\xff\r\n", "AUTH PLAIN AAAA\r\n",
+		"EHLO x\r\nMAIL FROM:<\"a> b\"@c.test> RET=HDRS\r\nRCPT TO:<\"x\\\"y\"@example.test> NOTIFY=NEVER\r\n", "GET / HTTP/1.1\r\n\r\n",
+		"EHLO x\r\nRSET\r\nNOOP x\r\nVRFY y\r\nHELP\r\nEXPN z\r\n" + strings.Repeat("x", 5000) + "\r\n",
+	} {
+		f.Add([]byte(s), false)
+		f.Add([]byte(s), true)
+	}
+	f.Fuzz(func(t *testing.T, input []byte, submission bool) {
+		opt := fuzzOptions(submission)
+		relay := &fakeRelay{}
+		s := New(opt, relay)
+		conn := &scriptedConn{in: bytes.NewReader(input), closed: make(chan struct{})}
+		l := &oneConn{conn: conn}
+		s.Serve(l)
+		<-conn.closed
+		for line := range strings.SplitSeq(strings.TrimSuffix(conn.out.String(), "\r\n"), "\r\n") {
+			if line != "" && !replyLine.MatchString(line) {
+				t.Errorf("told %q", line)
+			}
+		}
+		ends := bytes.Count(input, []byte("\r\n.\r\n"))
+		for _, m := range relay.taken() {
+			if bare := strings.ReplaceAll(m.body, "\r\n", ""); strings.ContainsAny(bare, "\r\n") {
+				t.Errorf("a body with a bare CR or LF was taken: %q", m.body)
+			}
+		}
+		if n := len(relay.taken()); n > ends {
+			t.Errorf("%d messages of %d ends", n, ends)
+		}
+	})
+}
+
+// A oneConn is a listener with a single client.
+type oneConn struct {
+	conn net.Conn
+	done bool
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if l.done {
+		return nil, net.ErrClosed
+	}
+	l.done = true
+	return l.conn, nil
+}
+func (l *oneConn) Close() error   { return nil }
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
+
+// The scanner against the plain definition: the end is the first CR LF . CR LF, a CR LF before
+// the body included, and bare is what is left of CR and LF without their pairs.
+func FuzzBodyScanner(f *testing.F) {
+	for _, form := range endForms {
+		f.Add([]byte("a" + form + "b\r\n.\r\n"))
+	}
+	f.Add([]byte(".\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := new(bodyScanner)
+		s.reset()
+		n, end := s.scan(b)
+		i := bytes.Index(append([]byte("\r\n"), b...), []byte("\r\n.\r\n"))
+		if end != (i >= 0) || end && n != i+3 {
+			t.Fatalf("%q: end=%v n=%d, want the end at %d", b, end, n, i+3)
+		}
+		text := b
+		if end {
+			text = b[:n]
+		}
+		if !end {
+			text = bytes.TrimSuffix(text, []byte("\r")) // its LF may be on the way
+		}
+		bare := strings.ReplaceAll(string(text), "\r\n", "")
+		if s.bare != strings.ContainsAny(bare, "\r\n") {
+			t.Fatalf("%q: bare=%v", b, s.bare)
+		}
+	})
+}
+
+func fuzzOptions(submission bool) Options {
+	limits := DefaultLimits()
+	limits.MessageSize = 10_000
+	return Options{Hostname: "mx.example.test", Submission: submission, CanLogin: func(string) bool { return true },
+		Limits: limits, Gatekeep: NewGatekeeper(10, 10), SpoolDir: "/nonexistent", Log: discard()}
+}
