@@ -1,7 +1,7 @@
 package delivery
 
 import (
-	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -10,9 +10,20 @@ import (
 type pool struct {
 	idle time.Duration
 
-	mu     sync.Mutex
-	kept   map[string][]*keptSession
+	mu     sync.Mutex // guards the rest
+	kept   map[poolKey][]*keptSession
 	closed bool
+}
+
+// A poolKey is the same for connections that are as good as each other.
+type poolKey struct {
+	target         target
+	tls            TLSMode
+	user, password string
+}
+
+func newPoolKey(route Route, t target) poolKey {
+	return poolKey{t, route.tls(), route.User, route.Password}
 }
 
 type keptSession struct {
@@ -20,15 +31,10 @@ type keptSession struct {
 	timer *time.Timer
 }
 
-func (p *pool) init(idle time.Duration) { p.idle, p.kept = idle, map[string][]*keptSession{} }
-
-// poolKey is the same for connections that are as good as each other.
-func poolKey(route Route, a target) string {
-	return fmt.Sprintf("%s|%s|%d|%s", a.name, a.addr, route.TLS, route.User)
-}
+func (p *pool) init(idle time.Duration) { p.idle, p.kept = idle, map[poolKey][]*keptSession{} }
 
 // get takes the connection that was used last, nil if there is none.
-func (p *pool) get(key string) *session {
+func (p *pool) get(key poolKey) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for list := p.kept[key]; len(list) > 0; list = p.kept[key] {
@@ -41,51 +47,49 @@ func (p *pool) get(key string) *session {
 	return nil
 }
 
-// put keeps s until it is taken or idle for too long.
-func (p *pool) put(s *session) {
+// put keeps s until it is taken, idle for too long, or too old. It reports whether it does: a
+// closed pool leaves s to the caller.
+func (p *pool) put(s *session) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		s.close()
-		return
+		return false
 	}
 	k := &keptSession{session: s}
-	k.timer = time.AfterFunc(p.idle, func() { p.expire(k) })
+	k.timer = time.AfterFunc(min(p.idle, time.Until(s.opened.Add(s.times.Age))), func() { p.expire(k) })
 	p.kept[s.key] = append(p.kept[s.key], k)
+	return true
 }
 
 func (p *pool) expire(k *keptSession) {
 	p.mu.Lock()
-	for i, other := range p.kept[k.key] {
-		if other == k {
-			p.drop(k.key, i)
-			break
-		}
+	if i := slices.Index(p.kept[k.key], k); i >= 0 {
+		p.drop(k.key, i)
 	}
 	p.mu.Unlock()
 	k.session.close()
 }
 
-func (p *pool) drop(key string, i int) {
-	list := p.kept[key]
-	list[i] = list[len(list)-1]
-	list[len(list)-1] = nil
-	p.kept[key] = list[:len(list)-1]
+func (p *pool) drop(key poolKey, i int) {
+	p.kept[key] = slices.Delete(p.kept[key], i, i+1)
 	if len(p.kept[key]) == 0 {
 		delete(p.kept, key)
 	}
 }
 
+// close ends all connections that are kept, and keeps none from now on.
 func (p *pool) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	for _, list := range p.kept {
+	kept := p.kept
+	p.closed, p.kept = true, nil
+	p.mu.Unlock()
+	var wg sync.WaitGroup // a goodbye may take a second
+	for _, list := range kept {
 		for _, k := range list {
 			if k.timer.Stop() {
-				k.session.close()
+				wg.Go(k.session.close)
 			}
 		}
 	}
-	p.kept = nil
+	wg.Wait()
 }

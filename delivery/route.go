@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"relayd/address"
 	"relayd/dns"
@@ -21,7 +23,15 @@ type Route struct {
 	Hosts    []string // "host", "host:port", "[address]" or "[address]:port", tried in this order
 	TLS      TLSMode
 	User     string // with a password: AUTH is needed
-	Password string
+	Password string // with it, Opportunistic is as strict as StartTLS
+}
+
+// tls is the mode in which the password is safe.
+func (r Route) tls() TLSMode {
+	if r.TLS == Opportunistic && r.Password != "" {
+		return StartTLS
+	}
+	return r.TLS
 }
 
 // TLSMode says how TLS begins, and whether mail may go without.
@@ -38,9 +48,10 @@ const (
 
 // host is a mail server by name, before its addresses are known.
 type host struct {
-	name string // "" when ip is given
-	ip   netip.Addr
-	port int
+	name     string // "" when ip is given
+	ip       netip.Addr
+	port     int
+	implicit bool // the domain itself, for lack of an MX
 }
 
 // target is one address to connect to.
@@ -56,28 +67,29 @@ func (t target) String() string {
 	return t.name + " [" + t.addr.Addr().String() + "]"
 }
 
-// hosts lists where to try, best first. An error carries the reply for all recipients.
-func (c *Client) hosts(ctx context.Context, route Route) ([]host, error) {
+// hosts lists where to try, best first: groups of hosts that are as good as each other. An error
+// carries the reply for all recipients.
+func (c *Client) hosts(ctx context.Context, route Route) ([][]host, error) {
 	if len(route.Hosts) > 0 {
-		hosts := make([]host, len(route.Hosts))
+		groups := make([][]host, len(route.Hosts))
 		for i, s := range route.Hosts {
 			h, err := c.parseHost(s)
 			if err != nil {
 				return nil, reply.Internal(err)
 			}
-			hosts[i] = h
+			groups[i] = []host{h}
 		}
-		return hosts, nil
+		return groups, nil
 	}
 	if ip, ok := (address.Address{Domain: route.Domain}).Literal(); ok {
-		return []host{{ip: ip, port: c.opt.Port}}, nil
+		return [][]host{{{ip: ip, port: c.opt.Port}}}, nil
 	}
 	answer, err := c.opt.Resolver.MX(ctx, route.Domain)
 	switch {
 	case errors.Is(err, dns.ErrNotExist):
 		return nil, c.confirm(ctx, route.Domain)
 	case errors.Is(err, dns.ErrNoData): // RFC 5321 section 5.1: the domain is its own host
-		return []host{{name: route.Domain, port: c.opt.Port}}, nil
+		return [][]host{{{name: route.Domain, port: c.opt.Port, implicit: true}}}, nil
 	case err != nil:
 		return nil, dnsReply(route.Domain, err)
 	case answer.Records[0].Host == "":
@@ -101,16 +113,24 @@ func dnsReply(name string, err error) error {
 	return reply.New(451, "4.4.3", "DNS gives no answer about %s at the moment", name).Because(err)
 }
 
-// order sorts by preference, at random within one (RFC 5321 section 5.1).
-func (c *Client) order(records []dns.MX) []host {
-	records = slices.Clone(records)
-	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
-	slices.SortStableFunc(records, func(a, b dns.MX) int { return int(a.Preference) - int(b.Preference) })
-	hosts := make([]host, len(records))
-	for i, mx := range records {
-		hosts[i] = host{name: mx.Host, port: c.opt.Port}
+func loop(domain string) *reply.Reply {
+	return reply.New(554, "5.4.6", "Mail for %s leads back to this server, where the domain is not hosted: "+
+		"add it here with `relay-util domain-add %s`, or mend its MX", domain, domain)
+}
+
+// order groups by preference, at random within one (RFC 5321 section 5.1).
+func (c *Client) order(records []dns.MX) [][]host {
+	byPreference := map[uint16][]host{}
+	for _, mx := range records {
+		byPreference[mx.Preference] = append(byPreference[mx.Preference], host{name: mx.Host, port: c.opt.Port})
 	}
-	return hosts
+	var groups [][]host
+	for _, preference := range slices.Sorted(maps.Keys(byPreference)) {
+		group := byPreference[preference]
+		rand.Shuffle(len(group), func(i, j int) { group[i], group[j] = group[j], group[i] })
+		groups = append(groups, group)
+	}
+	return groups
 }
 
 // parseHost reads an entry of Route.Hosts.
@@ -118,50 +138,18 @@ func (c *Client) parseHost(s string) (host, error) {
 	h := host{name: s, port: c.opt.Port}
 	if name, port, err := net.SplitHostPort(s); err == nil {
 		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil {
-			return host{}, fmt.Errorf("port of host %q: %w", s, err)
+		if err != nil || n == 0 {
+			return host{}, fmt.Errorf("host %q: the port is not a number from 1 to 65535", s)
 		}
 		h = host{name: name, port: int(n)}
-	} else if s[0] == '[' {
-		h.name = s[1 : len(s)-1]
 	}
-	if ip, err := netip.ParseAddr(h.name); err == nil {
+	if strings.HasPrefix(h.name, "[") && strings.HasSuffix(h.name, "]") {
+		h.name = h.name[1 : len(h.name)-1]
+	}
+	if ip, err := netip.ParseAddr(strings.TrimPrefix(h.name, "IPv6:")); err == nil {
 		h.name, h.ip = "", ip
+	} else if h.name == "" || strings.ContainsAny(h.name, "[]:") {
+		return host{}, fmt.Errorf("host %q is neither a name nor an address", s)
 	}
 	return h, nil
-}
-
-// addresses resolves a host, in the order in which its addresses are tried: IPv4 first, because
-// Gmail and others want more of an IPv6 sender than a small server's network often gives.
-func (c *Client) addresses(ctx context.Context, h host, route Route) ([]target, error) {
-	ips := []netip.Addr{h.ip}
-	if !h.ip.IsValid() {
-		network := map[string]string{"ipv4": "ip4", "ipv6": "ip6"}[c.opt.Family]
-		if network == "" {
-			network = "ip"
-		}
-		answer, err := c.opt.Resolver.IP(ctx, h.name, network)
-		if err != nil {
-			return nil, dnsReply(h.name, err)
-		}
-		ips = slices.Clone(answer.Records)
-		slices.SortStableFunc(ips, func(a, b netip.Addr) int { return boolInt(a.Is6()) - boolInt(b.Is6()) })
-	}
-	var targets []target
-	for _, ip := range ips {
-		t := target{h.name, netip.AddrPortFrom(ip.Unmap(), uint16(h.port))}
-		if len(route.Hosts) == 0 && c.opt.IsSelf(t.addr) {
-			return nil, reply.New(554, "5.4.6", "Mail for %s leads back to this server, where the domain is not hosted: "+
-				"add it here with `relay-util domain-add %s`, or mend its MX", route.Domain, route.Domain)
-		}
-		targets = append(targets, t)
-	}
-	return targets, nil
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -14,7 +14,8 @@ func ListensOn(listeners []net.Addr) func(netip.AddrPort) bool {
 			if err != nil || mine.Port() != a.Port() {
 				continue
 			}
-			if mine.Addr().Unmap() == a.Addr() || mine.Addr().IsUnspecified() && isLocal(a.Addr()) {
+			if mine.Addr().Unmap() == a.Addr() || mine.Addr().IsUnspecified() && isLocal(a.Addr()) ||
+				mine.Addr().IsLoopback() && a.Addr().IsUnspecified() {
 				return true
 			}
 		}
@@ -23,8 +24,9 @@ func ListensOn(listeners []net.Addr) func(netip.AddrPort) bool {
 }
 
 // isLocal reports whether this machine has an address. Addresses come and go, so it is asked anew.
+// To connect to the unspecified address is to connect to this machine.
 func isLocal(ip netip.Addr) bool {
-	if ip.IsLoopback() {
+	if ip.IsLoopback() || ip.IsUnspecified() {
 		return true
 	}
 	addrs, err := net.InterfaceAddrs()

@@ -4,11 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,23 +21,28 @@ type session struct {
 	w        *bufio.Writer
 	times    Times
 	hostname string
-	key      string
+	key      poolKey
 	peer     target
-	ext      map[string]string // keyword, upper case → parameters
+	ext      map[string]string // keyword, upper case → parameters; empty after HELO
 	opened   time.Time
-	sent     int  // messages
-	dirty    bool // a transaction was left open: RSET comes first
-	broken   bool // the connection is of no more use
+	begun    int          // transactions
+	dirty    bool         // a transaction was left open: RSET comes first
+	broken   bool         // the connection is of no more use
+	goodbye  *reply.Reply // a 421: the server wants no more of us
 }
 
-// errNoTLS says that a TLS handshake with a mail exchanger failed.
-var errNoTLS = errors.New("TLS handshake failed")
+var (
+	// errNoTLS says that a mail exchanger offers TLS and then there is none.
+	errNoTLS = errors.New("TLS handshake failed")
+	// errUnreachable says that there was no connection at all.
+	errUnreachable = errors.New("no connection")
+)
 
 // connect opens a session. Where TLS is opportunistic and its handshake fails, it is tried again
 // without: mail in the clear beats mail that does not come (RFC 7435).
 func (c *Client) connect(ctx context.Context, route Route, a target) (*session, error) {
 	s, err := c.open(ctx, route, a, true)
-	if errors.Is(err, errNoTLS) && route.TLS == Opportunistic {
+	if errors.Is(err, errNoTLS) && route.tls() == Opportunistic && ctx.Err() == nil {
 		c.opt.Log.Warn("sending without TLS, its handshake failed", "host", a.String(), "error", err.Error())
 		s, err = c.open(ctx, route, a, false)
 	}
@@ -50,7 +54,9 @@ func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (
 	if err != nil {
 		return nil, unreachable(a, err)
 	}
-	s := &session{conn: conn, times: c.opt.Times, hostname: c.opt.Hostname, key: poolKey(route, a), peer: a, opened: time.Now()}
+	s := &session{
+		conn: conn, times: c.opt.Times, hostname: c.opt.Hostname, key: newPoolKey(route, a), peer: a, opened: time.Now(),
+	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	if err := c.introduce(ctx, s, route, useTLS); err != nil {
@@ -61,13 +67,14 @@ func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (
 }
 
 func unreachable(a target, err error) error {
-	return reply.New(451, "4.4.1", "%s cannot be reached", a).Because(err)
+	return reply.New(451, "4.4.1", "%s cannot be reached", a).Because(fmt.Errorf("%w: %w", errUnreachable, err))
 }
 
 // introduce brings a new connection to where MAIL can be said.
 func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS bool) error {
-	if route.TLS == Implicit {
-		if err := s.startTLS(ctx, c.tlsConfig(route, s.peer)); err != nil {
+	mode := route.tls()
+	if mode == Implicit {
+		if err := s.startTLS(ctx, c.tlsConfig(mode, s.peer)); err != nil {
 			return err
 		}
 	}
@@ -80,10 +87,10 @@ func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS 
 	}
 	_, offered := s.ext["STARTTLS"]
 	switch {
-	case route.TLS == StartTLS && !offered:
+	case mode == StartTLS && !offered:
 		return reply.New(451, "4.7.5", "%s does not offer STARTTLS", s.peer)
-	case route.TLS != Implicit && offered && useTLS:
-		if err := s.upgrade(ctx, c.tlsConfig(route, s.peer)); err != nil {
+	case mode != Implicit && offered && useTLS:
+		if err := s.upgrade(ctx, c.tlsConfig(mode, s.peer)); err != nil {
 			return err
 		}
 	}
@@ -95,13 +102,13 @@ func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS 
 
 // tlsConfig verifies certificates where a password depends on it; a mail exchanger's name comes
 // from DNS, which proves nothing, so any certificate does there (RFC 7435).
-func (c *Client) tlsConfig(route Route, a target) *tls.Config {
+func (c *Client) tlsConfig(mode TLSMode, a target) *tls.Config {
 	conf := c.tls.Clone()
 	conf.ServerName = a.name
 	if a.name == "" {
 		conf.ServerName = a.addr.Addr().String()
 	}
-	conf.InsecureSkipVerify = route.TLS == Opportunistic
+	conf.InsecureSkipVerify = mode == Opportunistic
 	return conf
 }
 
@@ -114,23 +121,29 @@ func (s *session) startTLS(ctx context.Context, conf *tls.Config) error {
 	s.conn.SetDeadline(deadline(s.times.Command))
 	tc := tls.Client(s.conn, conf)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return reply.New(451, "4.7.5", "No TLS with %s", s.peer).Because(fmt.Errorf("%w: %w", errNoTLS, err))
+		return s.noTLS(err)
 	}
 	s.conn = tc
 	return nil
 }
 
-// upgrade does STARTTLS. What the server sent in the clear behind its 220 is thrown away with
-// the buffer, and what it offered before is asked for again (RFC 3207 section 4.2).
+func (s *session) noTLS(err error) error {
+	return reply.New(451, "4.7.5", "No TLS with %s", s.peer).Because(fmt.Errorf("%w: %w", errNoTLS, err))
+}
+
+// upgrade does STARTTLS, and then asks again for what is offered (RFC 3207 section 4.2). A server
+// that sends more in the clear behind its 220 is not one to be trusted with anything: somebody on
+// the way put it there to be read as if it came through TLS.
 func (s *session) upgrade(ctx context.Context, conf *tls.Config) error {
 	r, err := s.command(s.times.Command, "STARTTLS")
-	if err != nil {
-		return err
-	}
-	if r.Code != 220 {
-		return reply.New(451, "4.7.5", "%s offers STARTTLS and refuses it", s.peer).Because(fmt.Errorf("%w: %s", errNoTLS, r))
-	}
-	if s.r.Buffered() > 0 {
+	switch {
+	case err != nil:
+		return s.noTLS(err)
+	case r.Code == 421:
+		return s.refused(r, "STARTTLS")
+	case r.Code != 220:
+		return s.noTLS(r)
+	case s.r.Buffered() > 0:
 		return reply.New(451, "4.7.5", "%s sends more after the answer to STARTTLS", s.peer)
 	}
 	if err := s.startTLS(ctx, conf); err != nil {
@@ -142,62 +155,49 @@ func (s *session) upgrade(ctx context.Context, conf *tls.Config) error {
 
 // hello says EHLO, or HELO to a server that does not know it, and notes what is offered.
 func (s *session) hello() error {
+	s.ext = map[string]string{}
 	r, err := s.command(s.times.Command, "EHLO "+s.hostname)
 	if err != nil {
 		return err
 	}
-	s.ext = map[string]string{}
-	if r.Code/100 == 5 {
+	if r.Permanent() {
 		if r, err = s.command(s.times.Command, "HELO "+s.hostname); err != nil {
 			return err
 		}
+		if r.Code != 250 {
+			return s.refused(r, "HELO")
+		}
+		return nil
 	}
 	if r.Code != 250 {
 		return s.refused(r, "EHLO")
 	}
-	for i, l := range strings.Split(r.Text, "\n") {
-		if i > 0 {
-			word, params, _ := strings.Cut(strings.TrimSpace(l), " ")
-			s.ext[strings.ToUpper(word)] = params
-		}
+	for _, l := range strings.Split(r.Text, "\n")[1:] {
+		word, params, _ := strings.Cut(strings.TrimSpace(l), " ")
+		s.ext[strings.ToUpper(word)] = params
 	}
 	return nil
 }
 
-// refused is a server's no before MAIL. Whatever its code, it speaks about this connection and
-// not about the message: another host, or the same one later, may take it.
+// refused is a server's no before MAIL. It speaks about this connection and not about the message:
+// another host, or the same one later, may take it. So it is temporary, and its enhanced code
+// keeps only what tells rate from reputation.
 func (s *session) refused(r *reply.Reply, stage string) error {
-	return reply.New(451, "4.3.0", "%s refuses service (%s): %s", s.peer, stage, r.String()).Because(r)
+	code, enhanced := 451, "4.3.0"
+	if r.Temporary() {
+		code = r.Code
+	}
+	if r.Enhanced != "" && !r.Positive() {
+		enhanced = "4" + r.Enhanced[1:]
+	}
+	return reply.New(code, enhanced, "%s refuses service (%s): %s", s.peer, stage, r.String()).Because(r)
 }
-
-func (s *session) login(route Route) error {
-	mechanisms := strings.Fields(strings.ToUpper(s.ext["AUTH"]))
-	var r *reply.Reply
-	var err error
-	switch {
-	case slices.Contains(mechanisms, "PLAIN") || !slices.Contains(mechanisms, "LOGIN"):
-		r, err = s.command(s.times.Command, "AUTH PLAIN "+b64("\x00"+route.User+"\x00"+route.Password))
-	default:
-		r, err = s.command(s.times.Command, "AUTH LOGIN")
-		for _, answer := range []string{route.User, route.Password} {
-			if err == nil && r.Code == 334 {
-				r, err = s.command(s.times.Command, b64(answer))
-			}
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if r.Code != 235 {
-		return reply.New(451, "4.7.8", "%s does not accept our login: check user and password of the smarthost", s.peer).Because(r)
-	}
-	return nil
-}
-
-func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 // command sends a line and reads its reply.
 func (s *session) command(wait time.Duration, line string) (*reply.Reply, error) {
+	if err := s.inStep(); err != nil {
+		return nil, err
+	}
 	s.conn.SetDeadline(deadline(wait))
 	if _, err := s.w.WriteString(line + "\r\n"); err != nil {
 		return nil, s.lost(err)
@@ -208,6 +208,14 @@ func (s *session) command(wait time.Duration, line string) (*reply.Reply, error)
 	return s.read(wait)
 }
 
+// inStep makes sure that what is read next can be the answer to what is sent next.
+func (s *session) inStep() error {
+	if s.r.Buffered() > 0 {
+		return s.lost(fmt.Errorf("%w: more replies than commands", errBadReply))
+	}
+	return nil
+}
+
 func (s *session) read(wait time.Duration) (*reply.Reply, error) {
 	s.conn.SetDeadline(deadline(wait))
 	r, err := readReply(s.r)
@@ -215,7 +223,7 @@ func (s *session) read(wait time.Duration) (*reply.Reply, error) {
 		return nil, s.lost(err)
 	}
 	if r.Code == 421 {
-		s.broken = true
+		s.broken, s.goodbye = true, r
 	}
 	return r, nil
 }
@@ -223,6 +231,9 @@ func (s *session) read(wait time.Duration) (*reply.Reply, error) {
 // lost notes that the connection is of no more use, and says so in a reply.
 func (s *session) lost(err error) error {
 	s.broken = true
+	if errors.Is(err, errBadReply) {
+		return reply.New(451, "4.5.0", "%s gives answers that are not SMTP", s.peer).Because(err)
+	}
 	return reply.New(451, "4.4.2", "The connection to %s was lost", s.peer).Because(err)
 }
 
@@ -238,7 +249,25 @@ func (s *session) expect(wait time.Duration, code int, stage string) error {
 }
 
 func (s *session) reusable() bool {
-	return !s.broken && s.sent < s.times.Messages && time.Since(s.opened) < s.times.Age
+	return !s.broken && !s.spent() && s.begun < s.times.Messages && time.Since(s.opened) < s.times.Age
+}
+
+// spent reports whether the server takes no more transactions on this connection.
+func (s *session) spent() bool {
+	most := s.limit("MAILMAX")
+	return most > 0 && s.begun >= most
+}
+
+// limit is one of RFC 9422, 0 when the server states none.
+func (s *session) limit(name string) int {
+	for word := range strings.FieldsSeq(s.ext["LIMITS"]) {
+		if key, value, ok := strings.Cut(word, "="); ok && strings.EqualFold(key, name) {
+			if n, err := strconv.Atoi(value); err == nil && n > 0 {
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // close says goodbye without waiting for an answer.

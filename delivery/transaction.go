@@ -1,11 +1,13 @@
 package delivery
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"relayd/reply"
 )
@@ -14,100 +16,92 @@ import (
 // every server to take.
 const maxBatch = 100
 
-// send delivers m, in as many transactions as the server's limit on recipients asks for. An
-// error means that the connection was lost before anything was decided; after that, a lost
-// connection is a temporary result for those who have none yet.
-func (s *session) send(m *Message) ([]Result, error) {
-	results := make([]Result, len(m.Recipients))
-	if r := s.unfit(m); r != nil {
-		return all(m, Result{Reply: r, Host: s.peer.String()}), nil
+// send delivers to the undecided, in as many transactions as the server's limit on recipients
+// asks for. An error means that the connection is lost and somebody is undecided; without one
+// somebody may be undecided only because the server takes no more transactions.
+func (s *session) send(a *attempt) error {
+	pending := a.undecided()
+	if r := s.unfit(a.message); r != nil {
+		a.settle(pending, s.result(r))
+		return nil
 	}
-	pending := make([]int, len(m.Recipients))
-	for i := range pending {
-		pending[i] = i
+	limit := maxBatch
+	if n := s.limit("RCPTMAX"); n > 0 {
+		limit = min(limit, n)
 	}
-	limit := s.batchLimit()
-	for first := true; len(pending) > 0; first = false {
-		n := min(limit, len(pending))
-		batch := pending[:n]
-		again, err := s.transaction(m, batch, results)
-		if err != nil && first {
-			return nil, err
+	for len(pending) > 0 && !s.spent() {
+		batch, later := pending[:min(limit, len(pending))], pending[min(limit, len(pending)):]
+		again, err := s.transaction(a, batch)
+		switch {
+		case err != nil:
+			return err
+		case s.goodbye != nil:
+			a.settle(later, s.result(s.goodbye))
+			return nil
+		case len(again) == len(batch): // it takes nobody now: what it said stands, for the rest too
+			a.settle(later, a.results[batch[0]])
+			return nil
+		case len(again) > 0: // what it took is its limit
+			limit = len(batch) - len(again)
 		}
-		if err != nil {
-			for _, i := range pending {
-				results[i] = Result{Reply: reply.From(err), Host: s.peer.String()}
-			}
-			return results, nil
-		}
-		if len(again) == len(batch) { // the server takes nobody: what it said stands, for the rest too
-			for _, i := range pending[n:] {
-				results[i] = results[batch[0]]
-			}
-			break
-		}
-		pending = append(again, pending[n:]...)
-	}
-	return results, nil
-}
-
-// batchLimit honours RCPTMAX of RFC 9422.
-func (s *session) batchLimit() int {
-	for word := range strings.FieldsSeq(s.ext["LIMITS"]) {
-		if v, ok := strings.CutPrefix(strings.ToUpper(word), "RCPTMAX="); ok {
-			if n, err := strconv.Atoi(v); err == nil && n > 0 {
-				return min(n, maxBatch)
-			}
+		pending = slices.Concat(again, later)
+		if s.broken && len(pending) > 0 {
+			return s.lost(errors.New("closed between transactions"))
 		}
 	}
-	return maxBatch
+	return nil
 }
 
 // unfit is the reply to a message that this server has said it cannot take.
 func (s *session) unfit(m *Message) *reply.Reply {
-	if max, err := strconv.ParseInt(strings.TrimSpace(s.ext["SIZE"]), 10, 64); err == nil && max > 0 && m.Size > max {
-		return reply.New(552, "5.3.4", "The message has %d bytes, and %s takes no more than %d", m.Size, s.peer, max)
+	if most, err := strconv.ParseInt(strings.TrimSpace(s.ext["SIZE"]), 10, 64); err == nil && most > 0 && m.Size > most {
+		return reply.New(552, "5.3.4", "The message has %d bytes, and %s takes no more than %d", m.Size, s.peer, most)
 	}
-	if _, ok := s.ext["SMTPUTF8"]; m.UTF8 && !ok {
+	if m.needsUTF8() && !s.offers("SMTPUTF8") {
 		return reply.New(550, "5.6.7", "%s does not take internationalized addresses (SMTPUTF8)", s.peer)
 	}
 	return nil
 }
 
-// transaction sends m to the recipients in batch and sets their results. It returns those whom
-// the server wants in a transaction of their own because this one had enough.
-func (s *session) transaction(m *Message, batch []int, results []Result) (again []int, err error) {
-	_, pipelining := s.ext["PIPELINING"]
-	lines := s.envelope(m, batch)
-	replies := make([]*reply.Reply, len(lines))
-	if pipelining {
-		err = s.pipeline(lines, replies)
-	} else {
-		err = s.oneByOne(lines, replies)
-	}
-	if err != nil {
+func (s *session) result(r *reply.Reply) Result { return Result{Reply: r, Host: s.peer.String()} }
+
+// transaction sends to the recipients in batch and sets their results. It returns those whom the
+// server wants in a transaction of their own because this one had enough. After an error the
+// connection is lost, and who has no result is undecided.
+func (s *session) transaction(a *attempt, batch []int) (again []int, err error) {
+	replies, err := s.exchange(s.envelope(a.message, batch))
+	mail, rcpts, data := replies[0], replies[1:1+len(batch)], replies[1+len(batch)]
+	if mail == nil {
 		return nil, err
 	}
-	if lines[0] == "RSET" {
-		replies = replies[1:]
-		s.dirty = false
-	}
-	mail, rcpts, data := replies[0], replies[1:1+len(batch)], replies[1+len(batch)]
 	var accepted []int
 	for n, i := range batch {
 		r := rcpts[n]
 		if !mail.Positive() {
 			r = mail
 		}
-		results[i] = Result{Reply: r, Host: s.peer.String()}
 		switch {
+		case r == nil:
 		case r.Positive():
 			accepted = append(accepted, i)
-		case isTooMany(r):
-			again = append(again, i)
+		default:
+			a.results[i] = s.result(r)
+			if isTooMany(r) {
+				again = append(again, i)
+			}
 		}
 	}
-	return again, s.finish(m, data, accepted, results)
+	if err != nil && (!mail.Positive() || len(a.undecided()) == 0) {
+		return nil, nil // the connection was lost, but everybody was told
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !mail.Positive() && data.Code == 354 { // who knows for whom it would take a message
+		s.broken = true
+		return again, nil
+	}
+	return again, s.finish(a, data, accepted)
 }
 
 // isTooMany: RFC 5321 section 4.5.3.1.10, whose 552 is for history's sake.
@@ -116,98 +110,70 @@ func isTooMany(r *reply.Reply) bool {
 }
 
 // finish sends the body if anybody gets it, and gives those the final reply.
-func (s *session) finish(m *Message, data *reply.Reply, accepted []int, results []Result) error {
-	if data == nil || data.Code != 354 {
+func (s *session) finish(a *attempt, data *reply.Reply, accepted []int) error {
+	switch {
+	case data.Code != 354:
 		s.dirty = true
-		for _, i := range accepted {
-			results[i].Reply = data
-			if data.Positive() {
-				results[i].Reply = reply.New(451, "4.5.0", "%s answers DATA with %d", s.peer, data.Code)
-			}
-		}
+		a.settle(accepted, s.result(data))
+		return nil
+	case len(accepted) == 0:
+		s.empty()
 		return nil
 	}
-	if len(accepted) == 0 { // the server waits for a body that is for nobody
-		s.broken = true
-		return nil
-	}
-	final, err := s.body(m)
+	final, err := s.body(a.message)
 	if err != nil {
-		final = reply.From(err)
+		return err
 	}
-	s.sent++
-	_, dsn := s.ext["DSN"]
-	for _, i := range accepted {
-		results[i].Reply, results[i].DSN = final, dsn
-	}
+	r := s.result(final)
+	r.DSN = final.Positive() && s.offers("DSN")
+	a.settle(accepted, r)
 	return nil
 }
 
-// envelope is the lines of a transaction up to DATA.
-func (s *session) envelope(m *Message, batch []int) []string {
-	var lines []string
+// empty ends a message that is for nobody: a server that refused all recipients of a pipelined
+// envelope and still wants the message gets a dot alone (RFC 2920 section 3.1).
+func (s *session) empty() {
+	s.dirty = true
+	_, _ = s.command(s.times.Command, ".") // whatever it says, it is about nothing
+}
+
+// exchange sends the lines of an envelope and returns as many replies, nil for what was not
+// answered. After an error the connection is lost.
+func (s *session) exchange(lines []string) ([]*reply.Reply, error) {
+	kept := s.begun > 0
+	s.begun++
+	reset := 0
 	if s.dirty {
-		lines = append(lines, "RSET")
+		reset = 1
+		lines = slices.Insert(lines, 0, "RSET")
 	}
-	lines = append(lines, s.mailLine(m))
-	for _, i := range batch {
-		lines = append(lines, s.rcptLine(m.Recipients[i]))
+	replies := make([]*reply.Reply, len(lines))
+	talk := s.oneByOne
+	if s.offers("PIPELINING") {
+		talk = s.pipeline
 	}
-	return append(lines, "DATA")
-}
-
-func (s *session) mailLine(m *Message) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "MAIL FROM:<%s>", m.ReturnPath)
-	if _, ok := s.ext["SIZE"]; ok {
-		fmt.Fprintf(&b, " SIZE=%d", m.Size)
+	err := talk(lines, replies)
+	switch {
+	case errors.Is(err, errBadReply): // perhaps out of step from the start: then a reply was for another
+		clear(replies)
+	case s.goodbye != nil && kept && slices.Contains(replies[:reset+1], s.goodbye):
+		// It tired of us before it knew what we want. A new connection shows whether that is all.
+		clear(replies)
+		err = s.lost(s.goodbye)
+		s.goodbye = nil
+	case s.goodbye != nil:
+		fill(replies, s.goodbye)
+		err = nil
 	}
-	if _, ok := s.ext["8BITMIME"]; ok && m.EightBit {
-		b.WriteString(" BODY=8BITMIME")
-	}
-	if m.UTF8 {
-		b.WriteString(" SMTPUTF8")
-	}
-	if _, ok := s.ext["DSN"]; ok {
-		if m.Return != "" {
-			b.WriteString(" RET=" + m.Return)
-		}
-		if m.EnvelopeID != "" {
-			b.WriteString(" ENVID=" + xtext(m.EnvelopeID))
-		}
-	}
-	return b.String()
-}
-
-func (s *session) rcptLine(r Recipient) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "RCPT TO:<%s>", r.Address)
-	if _, ok := s.ext["DSN"]; ok {
-		if len(r.Notify) > 0 {
-			b.WriteString(" NOTIFY=" + strings.Join(r.Notify, ","))
-		}
-		if kind, original, ok := strings.Cut(r.Original, ";"); ok {
-			b.WriteString(" ORCPT=" + kind + ";" + xtext(original))
-		}
-	}
-	return b.String()
-}
-
-// xtext encodes a DSN parameter (RFC 3461 section 4).
-func xtext(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c < '!' || c > '~' || c == '+' || c == '=' {
-			fmt.Fprintf(&b, "+%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
+	s.dirty = s.dirty && replies[0] == nil
+	return replies[reset:], err
 }
 
 // pipeline sends all lines at once (RFC 2920) and reads all replies.
 func (s *session) pipeline(lines []string, replies []*reply.Reply) error {
+	if err := s.inStep(); err != nil {
+		return err
+	}
 	s.conn.SetDeadline(deadline(s.times.Command))
 	for _, l := range lines {
 		s.w.WriteString(l + "\r\n")
@@ -215,59 +181,57 @@ func (s *session) pipeline(lines []string, replies []*reply.Reply) error {
 	if err := s.w.Flush(); err != nil {
 		return s.lost(err)
 	}
-	for i := range lines {
-		wait := s.times.Command
-		if i == len(lines)-1 {
-			wait = s.times.DataInit
-		}
-		r, err := s.read(wait)
+	for i, l := range lines {
+		r, err := s.read(s.patience(l))
 		if err != nil {
-			return brokenOff(lines, replies[:i], replies, err)
+			return err
 		}
 		replies[i] = r
+		if err := s.check(l, r); err != nil {
+			return err
+		}
 	}
 	return nil
 }
-
-// brokenOff deals with a connection that was lost in the middle of a pipelined envelope. A
-// server that refuses MAIL, or says 421, and hangs up has said what it had to say to all; what
-// else was not answered is to be tried again, and what was answered stands.
-func brokenOff(lines []string, got, replies []*reply.Reply, lost error) error {
-	mail := slices.IndexFunc(lines, isMail)
-	if len(got) <= mail {
-		return lost
-	}
-	rest := reply.From(lost)
-	switch last := got[len(got)-1]; {
-	case !got[mail].Positive():
-		rest = got[mail]
-	case last.Code == 421:
-		rest = last
-	}
-	fill(replies, rest)
-	return nil
-}
-
-func isMail(line string) bool { return strings.HasPrefix(line, "MAIL ") }
 
 // oneByOne sends each line after the reply to the one before, and no DATA if it is in vain.
 func (s *session) oneByOne(lines []string, replies []*reply.Reply) error {
 	accepted := false
 	for i, l := range lines {
 		if l == "DATA" && !accepted {
-			replies[i] = reply.New(503, "5.5.1", "no recipients")
+			replies[i] = reply.New(503, "5.5.1", "No recipient was accepted")
 			return nil
 		}
-		r, err := s.command(s.times.Command, l)
+		r, err := s.command(s.patience(l), l)
 		if err != nil {
-			return brokenOff(lines, replies[:i], replies, err)
+			return err
 		}
 		replies[i] = r
+		if err := s.check(l, r); err != nil {
+			return err
+		}
 		accepted = accepted || strings.HasPrefix(l, "RCPT ") && r.Positive()
-		if isMail(l) && !r.Positive() {
+		if strings.HasPrefix(l, "MAIL ") && !r.Positive() {
 			fill(replies, r)
 			return nil
 		}
+	}
+	return nil
+}
+
+func (s *session) patience(line string) time.Duration {
+	if line == "DATA" {
+		return s.times.DataInit
+	}
+	return s.times.Command
+}
+
+// check finds replies that cannot belong to line. A 3xx is an answer to DATA alone, and whoever
+// takes it for a yes elsewhere loses mail; a refused RSET leaves us in nobody knows which transaction.
+func (s *session) check(line string, r *reply.Reply) error {
+	odd := r.Positive() && (line == "DATA") != (r.Code == 354) || r.Code/100 == 3 && r.Code != 354
+	if odd || line == "RSET" && !r.Positive() && r.Code != 421 {
+		return s.lost(fmt.Errorf("%w: %q is no answer to %.4s", errBadReply, r.String(), line))
 	}
 	return nil
 }
@@ -281,23 +245,55 @@ func fill(replies []*reply.Reply, r *reply.Reply) {
 	}
 }
 
-// body sends the message and reads the final reply.
+// body sends the message and returns the final reply, which is ours where the server gave none to
+// the final dot. An error means that the connection was lost before the dot.
 func (s *session) body(m *Message) (*reply.Reply, error) {
 	body, err := m.Body()
 	if err != nil {
 		s.broken = true // inside DATA there is no other way out
-		return nil, reply.Internal(err)
+		return reply.Internal(err), nil
 	}
 	defer body.Close()
-	d := &dotWriter{w: s.w, before: func() { s.conn.SetDeadline(deadline(s.times.Block)) }}
-	if _, err := io.CopyBuffer(d, body, make([]byte, 32<<10)); err != nil {
-		return nil, s.lost(err)
+	d := newDotWriter(s.w, func() { s.conn.SetDeadline(deadline(s.times.Block)) })
+	from := &readErr{r: body}
+	if _, err := io.CopyBuffer(d, from, make([]byte, min(max(m.Size, 512), 32<<10))); err != nil {
+		s.broken = true
+		if from.err != nil {
+			return reply.Internal(fmt.Errorf("reading the message: %w", from.err)), nil
+		}
+		return s.lastWord(err)
 	}
-	if err := d.end(); err != nil {
-		return nil, s.lost(err)
+	if err := d.end(); err != nil { // the last byte of the end mark was not sent
+		return s.lastWord(err)
 	}
-	if err := s.w.Flush(); err != nil {
-		return nil, s.lost(err)
+	final, err := s.read(s.times.Dot)
+	if err == nil {
+		err = s.check(".", final)
 	}
-	return s.read(s.times.Dot)
+	if err != nil {
+		return reply.From(err), nil
+	}
+	return final, nil
+}
+
+// lastWord is what a server said that would not take all of a message, such as 552 for its size.
+func (s *session) lastWord(lost error) (*reply.Reply, error) {
+	if r, err := s.read(time.Second); err == nil && !r.Positive() {
+		return r, nil
+	}
+	return nil, s.lost(lost)
+}
+
+// readErr remembers why reading ended, since io.Copy does not tell whose error it returns.
+type readErr struct {
+	r   io.Reader
+	err error
+}
+
+func (r *readErr) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"relayd/reply"
 )
@@ -17,6 +18,7 @@ import (
 const (
 	maxReplyLine  = 4096 // bytes; RFC 5321 section 4.5.3.1.5 allows 512
 	maxReplyLines = 200
+	maxReplyText  = 8192 // bytes that are kept: a reply goes into logs, the queue and DSNs
 )
 
 var errBadReply = errors.New("the server's reply is not SMTP")
@@ -79,47 +81,68 @@ func assemble(code int, texts []string) *reply.Reply {
 			r.Enhanced, texts[i] = enhanced, rest
 		}
 	}
-	r.Text = strings.ToValidUTF8(strings.Join(texts, "\n"), "?")
+	text := strings.Join(texts, "\n")
+	r.Text = strings.Map(printable, strings.ToValidUTF8(text[:min(len(text), maxReplyText)], "?"))
 	return r
 }
 
-// dotWriter stuffs dots (RFC 5321 section 4.5.2) and changes nothing else. before is called
-// ahead of every write to w, to set its deadline.
+// printable keeps a server from writing to terminals and into protocols by way of its replies.
+func printable(r rune) rune {
+	if unicode.IsControl(r) && r != '\n' && r != '\t' {
+		return '?'
+	}
+	return r
+}
+
+// dotWriter stuffs dots (RFC 5321 section 4.5.2) and changes nothing else. A dot behind a bare LF
+// is stuffed as well, since some servers take that for a line end, and the message's end could be
+// forged there. before is called ahead of every write to w, to set its deadline.
 type dotWriter struct {
 	w      *bufio.Writer
 	before func()
-	middle bool // inside a line
+	tail   [2]byte // what was written last
+}
+
+// newDotWriter begins a message, which is where a line begins.
+func newDotWriter(w *bufio.Writer, before func()) *dotWriter {
+	return &dotWriter{w: w, before: before, tail: [2]byte{'\r', '\n'}}
 }
 
 func (d *dotWriter) Write(p []byte) (int, error) {
 	written := len(p)
 	d.before()
 	for len(p) > 0 {
-		if !d.middle && p[0] == '.' {
+		if p[0] == '.' && d.tail[1] == '\n' {
 			if err := d.w.WriteByte('.'); err != nil {
 				return 0, err
 			}
 		}
 		end := bytes.IndexByte(p, '\n') + 1
-		d.middle = end == 0
 		if end == 0 {
 			end = len(p)
 		}
 		if _, err := d.w.Write(p[:end]); err != nil {
 			return 0, err
 		}
+		for _, b := range p[max(0, end-2):end] {
+			d.tail = [2]byte{d.tail[1], b}
+		}
 		p = p[end:]
 	}
 	return written, nil
 }
 
-// end writes the end mark, after completing a last line that has no end.
+// end writes the end mark, after completing a last line that has no end, and flushes w.
 func (d *dotWriter) end() error {
-	if d.middle {
-		d.w.WriteString("\r\n")
+	d.before()
+	mark := ".\r\n"
+	if d.tail != [2]byte{'\r', '\n'} {
+		mark = "\r\n.\r\n"
 	}
-	_, err := d.w.WriteString(".\r\n")
-	return err
+	if _, err := d.w.WriteString(mark); err != nil {
+		return err
+	}
+	return d.w.Flush()
 }
 
 // deadline is a time from now, for a net.Conn.

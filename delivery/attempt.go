@@ -1,0 +1,130 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+
+	"relayd/reply"
+)
+
+// maxAddresses bounds one attempt, in addresses and in hosts without any: with every one of them
+// hanging at connect it ends in minutes.
+const maxAddresses = 10
+
+// An attempt is a message on its way: what was decided, and for whom.
+type attempt struct {
+	message *Message
+	results []Result // by recipient; without a Reply it is not decided yet
+}
+
+// undecided are the places of the recipients who have no reply.
+func (a *attempt) undecided() []int {
+	var places []int
+	for i := range a.results {
+		if a.results[i].Reply == nil {
+			places = append(places, i)
+		}
+	}
+	return places
+}
+
+// settle gives the recipients at places the same result.
+func (a *attempt) settle(places []int, r Result) {
+	for _, i := range places {
+		a.results[i] = r
+	}
+}
+
+// Deliver makes one attempt along route and returns one result for each recipient, in order.
+// It returns within seconds after ctx ends, with temporary results for what was not finished.
+func (c *Client) Deliver(ctx context.Context, route Route, m *Message) []Result {
+	a := &attempt{message: m, results: make([]Result, len(m.Recipients))}
+	rest := c.try(ctx, route, a)
+	a.settle(a.undecided(), rest)
+	return a.results
+}
+
+// try goes from address to address until everybody has a result, and returns the one for those
+// who have none at the end.
+func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
+	groups, err := c.hosts(ctx, route)
+	if err != nil {
+		return Result{Reply: reply.From(err)}
+	}
+	why := Result{Reply: reply.New(451, "4.4.1", "No address of any mail server for %s could be used", route.Domain)}
+	tried := 0
+	for n, group := range groups {
+		hosts := c.resolve(ctx, group[:min(len(group), maxAddresses)])
+		if len(route.Hosts) == 0 && c.hasSelf(hosts) {
+			// RFC 5321 section 5.1: we and all that are no better than we are drop out.
+			if n == 0 {
+				return Result{Reply: loop(route.Domain)}
+			}
+			return why
+		}
+		for _, f := range hosts {
+			if f.err != nil {
+				tried++
+				if why.Host == "" {
+					why = Result{Reply: reply.From(f.err), Host: f.host.name}
+				}
+			}
+			for _, t := range f.targets {
+				if tried++; tried > maxAddresses || ctx.Err() != nil {
+					return why
+				}
+				err := c.tryAddress(ctx, route, t, a)
+				if err == nil {
+					return why // everybody has a result
+				}
+				c.opt.Log.Debug("next address", "host", t.String(), "error", err.Error())
+				why = tellMore(why, Result{Reply: reply.From(err), Host: t.String()})
+			}
+		}
+		if tried >= maxAddresses {
+			return why
+		}
+	}
+	return why
+}
+
+// tellMore chooses between the reasons of two addresses: that the last one cannot be reached says
+// less than what went wrong with a better one.
+func tellMore(before, last Result) Result {
+	if before.Host != "" && errors.Is(last.Reply, errUnreachable) {
+		return before
+	}
+	return last
+}
+
+// tryAddress delivers over a kept connection or a new one. After an error the next address may do
+// better for those who are still undecided; without one, nobody is.
+func (c *Client) tryAddress(ctx context.Context, route Route, t target, a *attempt) error {
+	if s := c.pool.get(newPoolKey(route, t)); s != nil {
+		// A kept connection that was closed meanwhile is nobody's fault and proves nothing.
+		if err := c.transact(ctx, s, a); err != nil {
+			c.opt.Log.Debug("kept connection is gone", "host", t.String(), "error", err.Error())
+		}
+	}
+	// It takes more than one where the server limits the transactions of a connection.
+	for len(a.undecided()) > 0 {
+		s, err := c.connect(ctx, route, t)
+		if err != nil {
+			return err
+		}
+		if err := c.transact(ctx, s, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// transact sends to the undecided over s and puts s back into the pool, or closes it.
+func (c *Client) transact(ctx context.Context, s *session, a *attempt) error {
+	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+	err := s.send(a)
+	if !stop() || err != nil || !s.reusable() || !c.pool.put(s) {
+		s.close()
+	}
+	return err
+}

@@ -1,0 +1,77 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"relayd/dns"
+	"relayd/reply"
+)
+
+// found is a host with its addresses, or with why it has none.
+type found struct {
+	host    host
+	targets []target
+	err     error
+}
+
+// resolve looks up the addresses of hosts, all at the same time.
+func (c *Client) resolve(ctx context.Context, hosts []host) []found {
+	all := make([]found, len(hosts))
+	var wg sync.WaitGroup
+	for i, h := range hosts {
+		all[i].host = h
+		wg.Go(func() { all[i].targets, all[i].err = c.addresses(ctx, h) })
+	}
+	wg.Wait()
+	return all
+}
+
+// hasSelf reports whether this relay is one of the hosts, by an address that it listens on or by
+// its name: behind address translation it does not know its addresses.
+func (c *Client) hasSelf(hosts []found) bool {
+	return slices.ContainsFunc(hosts, func(f found) bool {
+		return strings.EqualFold(f.host.name, c.opt.Hostname) && f.host.name != "" ||
+			slices.ContainsFunc(f.targets, func(t target) bool { return c.opt.IsSelf(t.addr) })
+	})
+}
+
+// addresses resolves a host, in the order in which its addresses are tried: IPv4 first, because
+// Gmail and others want more of an IPv6 sender than a small server's network often gives.
+func (c *Client) addresses(ctx context.Context, h host) ([]target, error) {
+	ips := []netip.Addr{h.ip}
+	if !h.ip.IsValid() {
+		network := map[string]string{"ipv4": "ip4", "ipv6": "ip6"}[c.opt.Family]
+		if network == "" {
+			network = "ip"
+		}
+		answer, err := c.opt.Resolver.IP(ctx, h.name, network)
+		if err != nil {
+			return nil, noAddress(h, network, err)
+		}
+		ips = answer.Records
+	}
+	targets := make([]target, len(ips))
+	for i, ip := range ips {
+		targets[i] = target{h.name, netip.AddrPortFrom(ip.Unmap(), uint16(h.port))}
+	}
+	slices.SortStableFunc(targets, func(a, b target) int { return a.addr.Addr().BitLen() - b.addr.Addr().BitLen() })
+	return targets, nil
+}
+
+// noAddress is the reply when a host cannot be resolved. None of it is final: a zone that lost its
+// records is mended more often than a domain is given up with its name left standing.
+func noAddress(h host, network string, err error) error {
+	switch {
+	case h.implicit && network == "ip" && errors.Is(err, dns.ErrNoData):
+		return reply.New(451, "4.4.4", "%s has neither a mail server nor an address in DNS", h.name).Because(err)
+	case errors.Is(err, dns.ErrNoData), errors.Is(err, dns.ErrNotExist):
+		kind := map[string]string{"ip": "IP", "ip4": "IPv4", "ip6": "IPv6"}[network]
+		return reply.New(451, "4.4.4", "The mail server %s has no %s address", h.name, kind).Because(err)
+	}
+	return dnsReply(h.name, err)
+}
