@@ -3,7 +3,11 @@
 // anything else sees it, and every address that goes out passes through String, which quotes it
 // again: so no byte of a local part can end a path and begin an ESMTP parameter.
 //
-// Sources: RFC 5321 section 4.1.2 (syntax) and 4.5.3.1 (sizes), RFC 6531 (SMTPUTF8), RFC 5891 (IDNA).
+// The bytes of a local part are never changed, since only its own host may interpret them (RFC 5321
+// section 2.3.11); Key is for comparing.
+//
+// Sources: RFC 5321 section 4.1.2 (syntax) and 4.5.3.1 (sizes), RFC 6531 (SMTPUTF8), RFC 5891
+// (IDNA), RFC 5198 (which characters text on the net does without).
 package address
 
 import (
@@ -11,16 +15,18 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Sizes of RFC 5321 section 4.5.3.1, in octets.
 const (
-	MaxLocal  = 64
-	MaxDomain = 255
-	MaxPath   = 254 // a whole mailbox without its angle brackets
+	MaxLocal  = 64  // without the quotes and backslashes that String adds
+	MaxDomain = 253 // what fits into the 255 octets of a name in DNS (RFC 1035 section 2.3.4)
+	MaxPath   = 254 // a whole mailbox as String writes it, without angle brackets
 )
 
 // An Address is a checked mailbox. The zero Address is the null reverse-path "<>".
@@ -37,19 +43,19 @@ func Parse(s string) (Address, error) {
 	if strings.HasPrefix(s, `"`) {
 		local, rest, err := unquote(s)
 		if err != nil {
-			return Address{}, fmt.Errorf("%q: %w", s, err)
+			return Address{}, fmt.Errorf("%.300q: %w", s, err)
 		}
 		if !strings.HasPrefix(rest, "@") {
-			return Address{}, fmt.Errorf("%q: no @ after the quoted name", s)
+			return Address{}, fmt.Errorf("%.300q: no @ after the quoted name", s)
 		}
 		return build(s, local, rest[1:])
 	}
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		return Address{}, fmt.Errorf("%q has no @: an address is name@domain", s)
+		return Address{}, fmt.Errorf("%.300q has no @: an address is name@domain", s)
 	}
 	if i := strings.IndexAny(s[:at], specials); i >= 0 {
-		return Address{}, fmt.Errorf("%q: %q must be inside double quotes", s, s[i])
+		return Address{}, fmt.Errorf("%.300q: %q must be inside double quotes", s, s[i])
 	}
 	return build(s, s[:at], s[at+1:])
 }
@@ -59,25 +65,31 @@ func Parse(s string) (Address, error) {
 func FromPath(s string, utf8 bool) (Address, error) {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		return Address{}, fmt.Errorf("%q has no @", s)
+		return Address{}, fmt.Errorf("%.300q has no @", s)
 	}
 	if !utf8 && !ascii(s) {
-		return Address{}, fmt.Errorf("%q is not ASCII and SMTPUTF8 was not asked for", s)
+		return Address{}, fmt.Errorf("%.300q is not ASCII and SMTPUTF8 was not asked for", s)
 	}
 	return build(s, s[:at], s[at+1:])
 }
 
 func build(whole, local, domain string) (Address, error) {
+	fail := func(err error) (Address, error) { return Address{}, fmt.Errorf("%.300q: %w", whole, err) }
 	if err := CheckLocal(local); err != nil {
-		return Address{}, fmt.Errorf("%q: %w", whole, err)
+		return fail(err)
 	}
 	d, err := Domain(domain)
 	if err != nil {
-		return Address{}, fmt.Errorf("%q: %w", whole, err)
+		return fail(err)
+	}
+	if last := d[strings.LastIndexByte(d, '.')+1:]; strings.Trim(last, "0123456789") == "" {
+		// No top-level domain is a number (RFC 3696 section 2), but a resolver or a dialer may
+		// take such a name for an IP address and go there.
+		return fail(errors.New("a number is no domain; an IP address stands in brackets"))
 	}
 	a := Address{Local: local, Domain: d}
-	if len(a.String()) > MaxPath+2 {
-		return Address{}, fmt.Errorf("%q: longer than %d octets", whole, MaxPath)
+	if len(a.String()) > MaxPath {
+		return fail(fmt.Errorf("longer than %d octets", MaxPath))
 	}
 	return a, nil
 }
@@ -86,7 +98,7 @@ func build(whole, local, domain string) (Address, error) {
 const specials = "()<>[]:;@\\,\" \t"
 
 // CheckLocal reports why an unquoted local part cannot be used: empty, longer than 64 octets,
-// an "@", a control byte, or bytes that are not UTF-8.
+// an "@", a control character or line separator, ASCII or not, or bytes that are not UTF-8.
 func CheckLocal(local string) error {
 	switch {
 	case local == "":
@@ -96,34 +108,44 @@ func CheckLocal(local string) error {
 	case !utf8.ValidString(local):
 		return errors.New("bytes before the @ that are not UTF-8")
 	}
-	for i := range len(local) {
-		if c := local[i]; c < ' ' || c == 0x7f || c == '@' {
-			return fmt.Errorf("byte %q before the @", c)
+	for _, c := range local {
+		if c == '@' || unicode.IsControl(c) || c == lineSeparator || c == paragraphSeparator {
+			return fmt.Errorf("character %q before the @", c)
 		}
 	}
 	return nil
 }
 
+// Some programs end a line at these (RFC 5198 section 2).
+const (
+	lineSeparator      = '\u2028'
+	paragraphSeparator = '\u2029'
+)
+
 // Domain brings a domain into the form that everything compares and looks up: lower case,
 // A-labels, no dot at the end. Address literals (RFC 5321 section 4.1.3) are kept in brackets.
+// Underscores are taken, because DNS knows such names, but not beside non-ASCII labels.
 func Domain(s string) (string, error) {
 	if strings.HasPrefix(s, "[") {
 		return literal(s)
 	}
-	d := strings.TrimSuffix(s, ".")
+	d := s
+	if len(d) > 4*MaxDomain {
+		return "", errDomainLength
+	}
 	if !ascii(d) {
 		a, err := idna.Lookup.ToASCII(d)
-		if err != nil {
+		if err != nil || !utf8.ValidString(d) { // idna takes other bytes for U+FFFD
 			return "", fmt.Errorf("domain %q is not a valid international name", s)
 		}
 		d = a
 	}
-	d = strings.ToLower(d)
+	d = strings.ToLower(strings.TrimSuffix(d, "."))
 	if d == "" {
 		return "", errors.New("the domain is empty")
 	}
 	if len(d) > MaxDomain {
-		return "", fmt.Errorf("the domain is longer than %d octets", MaxDomain)
+		return "", errDomainLength
 	}
 	for label := range strings.SplitSeq(d, ".") {
 		if label == "" || len(label) > 63 {
@@ -139,15 +161,17 @@ func Domain(s string) (string, error) {
 	return d, nil
 }
 
+var errDomainLength = fmt.Errorf("the domain is longer than %d octets", MaxDomain)
+
 func literal(s string) (string, error) {
 	inner, ok := strings.CutSuffix(s[1:], "]")
 	if !ok {
-		return "", fmt.Errorf("address literal %q does not end with ]", s)
+		return "", fmt.Errorf("address literal %.300q does not end with ]", s)
 	}
 	v6, isV6 := cutPrefixFold(inner, "IPv6:")
 	ip, err := netip.ParseAddr(v6)
 	if err != nil || ip.Is4() == isV6 || ip.Zone() != "" {
-		return "", fmt.Errorf("%q is not an address literal", s)
+		return "", fmt.Errorf("%.300q is not an address literal", s)
 	}
 	if isV6 {
 		return "[IPv6:" + ip.String() + "]", nil
@@ -167,12 +191,17 @@ func (a Address) String() string {
 	return QuoteLocal(a.Local) + "@" + a.Domain
 }
 
-// Key is the form under which a is looked up: all lower case.
+// Key is the form under which a is looked up and compared: lower case, and in Unicode's
+// normalization form C (RFC 6532 section 3.1), since the same letters may be typed in two ways.
+// It is not an address to send to.
 func (a Address) Key() string {
 	if a.IsNull() {
 		return ""
 	}
-	return strings.ToLower(a.Local) + "@" + a.Domain
+	if ascii(a.Local) {
+		return strings.ToLower(a.Local) + "@" + a.Domain
+	}
+	return norm.NFC.String(strings.ToLower(norm.NFC.String(a.Local))) + "@" + a.Domain
 }
 
 // ASCII reports whether a can be sent without SMTPUTF8.

@@ -2,34 +2,43 @@ package message
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
 
 // Complete returns the header fields that a submitted message lacks (RFC 6409 section 8), to be
-// put in front of it: Date, Message-ID, and the MIME fields without which 8-bit text would have
-// no meaning. Nothing is added that an existing signature lists, nor changed that is there.
+// put in front of it: Date, Message-ID made of id and hostname, and the MIME fields without which
+// 8-bit text would have no meaning. Nothing is added that an existing signature lists, nor changed
+// that is there. It is "" when nothing is lacking.
 func (m *Message) Complete(id, hostname string, now time.Time) string {
-	signed := m.Header.SignedNames()
 	var b strings.Builder
-	add := func(name, value string) {
-		if !m.Header.Has(name) && !signed[strings.ToLower(name)] {
-			b.WriteString(name + ": " + value + "\r\n")
-		}
+	add := func(name, value string) { b.WriteString(name + ": " + value + "\r\n") }
+	if m.mayAdd("Date") {
+		add("Date", Date(now))
 	}
-	add("Date", Date(now))
-	add("Message-ID", "<"+id+"@"+hostname+">")
+	if m.mayAdd("Message-ID") {
+		add("Message-ID", "<"+id+"@"+hostname+">")
+	}
 	hasType := m.Header.Has("Content-Type") || m.Header.Has("Content-Transfer-Encoding")
 	switch {
-	case hasType:
+	case hasType && m.mayAdd("MIME-Version"):
 		add("MIME-Version", "1.0")
-	case m.EightBit && !m.Header.Has("MIME-Version") && m.isUTF8():
+	case m.EightBit && m.mayAdd("MIME-Version", "Content-Type", "Content-Transfer-Encoding") && m.isUTF8():
 		add("MIME-Version", "1.0")
 		add("Content-Type", "text/plain; charset=utf-8")
 		add("Content-Transfer-Encoding", "8bit")
 	}
 	return b.String()
+}
+
+// mayAdd reports whether all of these fields are missing and unsigned.
+func (m *Message) mayAdd(names ...string) bool {
+	signed := m.Header.SignedNames()
+	return !slices.ContainsFunc(names, func(name string) bool {
+		return m.Header.Has(name) || signed[strings.ToLower(name)]
+	})
 }
 
 // isUTF8 reports whether the message is valid UTF-8 throughout.

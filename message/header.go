@@ -2,20 +2,15 @@ package message
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
-	"mime"
-	"net/mail"
 	"strings"
-
-	"relayd/address"
 )
 
 // A Header is a view of a message's header as it stands. The zero Header has no fields.
 type Header struct {
 	raw    []byte
 	fields []field
+	signed map[string]bool
 }
 
 type field struct {
@@ -24,9 +19,15 @@ type field struct {
 }
 
 // ParseHeader splits raw, the bytes before the blank line, into fields. It judges only its size:
-// a line that is neither a field nor a continuation belongs to no field and is left alone.
+// a line that is neither a field nor a continuation belongs to no field and is left alone. It
+// returns ErrHeaderTooLarge or ErrTooManyFields, but leaves room for what was put in front of a
+// header since Read took it.
 func ParseHeader(raw []byte) (Header, error) {
-	if len(raw) > MaxHeaderBytes {
+	return parse(raw, MaxHeaderBytes+ownHeaderBytes, MaxHeaderFields+ownFields)
+}
+
+func parse(raw []byte, maxBytes, maxFields int) (Header, error) {
+	if len(raw) > maxBytes {
 		return Header{}, ErrHeaderTooLarge
 	}
 	h := Header{raw: raw}
@@ -50,12 +51,18 @@ func ParseHeader(raw []byte) (Header, error) {
 				h.fields = append(h.fields, field{string(name), start, end})
 			}
 		}
-		if len(h.fields) > MaxHeaderFields {
+		if len(h.fields) > maxFields {
 			return Header{}, ErrTooManyFields
 		}
 		start = end
 	}
+	h.signed = h.signedNames()
 	return h, nil
+}
+
+// continues reports whether the header begins in the middle of a field.
+func (h Header) continues() bool {
+	return len(h.raw) > 0 && (h.raw[0] == ' ' || h.raw[0] == '\t')
 }
 
 // isFieldName: RFC 5322 section 2.2, printable ASCII without the colon.
@@ -79,7 +86,15 @@ func (h Header) Has(name string) bool {
 }
 
 // Count is the number of fields of that name.
-func (h Header) Count(name string) int { return len(h.Values(name)) }
+func (h Header) Count(name string) int {
+	n := 0
+	for _, f := range h.fields {
+		if strings.EqualFold(f.name, name) {
+			n++
+		}
+	}
+	return n
+}
 
 // Values returns the unfolded values of all fields of that name, from the top down, without
 // white space around them.
@@ -87,8 +102,7 @@ func (h Header) Values(name string) []string {
 	var values []string
 	for _, f := range h.fields {
 		if strings.EqualFold(f.name, name) {
-			_, v, _ := bytes.Cut(h.raw[f.start:f.end], []byte(":"))
-			values = append(values, unfold(v))
+			values = append(values, h.value(f))
 		}
 	}
 	return values
@@ -96,8 +110,10 @@ func (h Header) Values(name string) []string {
 
 // Get is the first of Values, "" where there is none.
 func (h Header) Get(name string) string {
-	if v := h.Values(name); len(v) > 0 {
-		return v[0]
+	for _, f := range h.fields {
+		if strings.EqualFold(f.name, name) {
+			return h.value(f)
+		}
 	}
 	return ""
 }
@@ -105,60 +121,33 @@ func (h Header) Get(name string) string {
 // Raw is the header as it stands, without the blank line.
 func (h Header) Raw() []byte { return h.raw }
 
-func unfold(v []byte) string {
+// value is what stands behind the colon, unfolded.
+func (h Header) value(f field) string {
+	_, v, _ := bytes.Cut(h.raw[f.start:f.end], []byte(":"))
 	return strings.TrimSpace(string(bytes.ReplaceAll(v, []byte("\r\n"), nil)))
 }
 
 // ASCII reports whether the header has no byte above 127 (RFC 6531: it needs no SMTPUTF8).
 func (h Header) ASCII() bool { return isASCII(h.raw) }
 
-// Why From found no single author.
-var (
-	ErrNoFrom   = errors.New("the message has no From field")
-	ErrManyFrom = errors.New("the message must have exactly one From address")
-)
+// SignedNames holds, in lower case, every field name that an existing DKIM or ARC signature lists
+// in h=. A field of such a name must not be put in front: a signature that lists a name once more
+// than it occurs (over-signing, RFC 6376 section 8.15) would break. Names past the first 1,000 are
+// not looked at. The caller must not change the map.
+func (h Header) SignedNames() map[string]bool { return h.signed }
 
-// maxFrom bounds the From value that is parsed, in bytes: ten times what RFC 5322 lines allow.
-const maxFrom = 10 << 10
-
-// From is the one address of the one From field. Anything else (no field, two fields, two
-// addresses, a group, a value that does not parse) is an error fit to be shown to the sender.
-func (h Header) From() (address.Address, error) {
-	values := h.Values("From")
-	switch {
-	case len(values) == 0:
-		return address.Address{}, ErrNoFrom
-	case len(values) > 1:
-		return address.Address{}, ErrManyFrom
-	case len(values[0]) > maxFrom:
-		return address.Address{}, errors.New("the From field is too long")
-	}
-	parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: anyCharset}}
-	list, err := parser.ParseList(values[0])
-	if err != nil {
-		return address.Address{}, fmt.Errorf("the From field is not an address: %.80q", values[0])
-	}
-	if len(list) != 1 {
-		return address.Address{}, ErrManyFrom
-	}
-	return address.FromPath(list[0].Address, true)
-}
-
-// anyCharset lets display names in any character set pass: only the address matters here.
-func anyCharset(_ string, input io.Reader) (io.Reader, error) { return input, nil }
-
-// SignedNames returns, in lower case, every field name that an existing DKIM signature lists in
-// h=. A field of such a name must not be put in front: a signature that lists a name once more
-// than it occurs (over-signing, RFC 6376 section 8.15) would break.
-func (h Header) SignedNames() map[string]bool {
+func (h Header) signedNames() map[string]bool {
 	names := map[string]bool{}
-	for _, v := range h.Values("DKIM-Signature") {
+	for _, v := range append(h.Values("DKIM-Signature"), h.Values("ARC-Message-Signature")...) {
 		for tag := range strings.SplitSeq(v, ";") {
 			key, list, _ := strings.Cut(tag, "=")
 			if strings.TrimSpace(key) != "h" {
 				continue
 			}
 			for name := range strings.SplitSeq(list, ":") {
+				if len(names) == maxSigned {
+					return names
+				}
 				names[strings.ToLower(strings.TrimSpace(name))] = true
 			}
 		}
@@ -166,9 +155,13 @@ func (h Header) SignedNames() map[string]bool {
 	return names
 }
 
-// ReadHeader reads the header at the start of a message, and little of what follows it.
+// maxSigned bounds the memory that a header made of signatures can cost.
+const maxSigned = 1000
+
+// ReadHeader reads the header at the start of a message, and little of what follows it. It
+// returns the errors of r and of ParseHeader.
 func ReadHeader(r io.Reader) (Header, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, MaxHeaderBytes+4))
+	raw, err := io.ReadAll(io.LimitReader(r, MaxHeaderBytes+ownHeaderBytes+4))
 	if err != nil {
 		return Header{}, err
 	}

@@ -14,11 +14,18 @@ import (
 	"strings"
 )
 
-// Bounds on what is taken in.
+// Bounds on what Read takes in.
 const (
 	MemoryLimit     = 64 << 10  // bytes of a message held in memory; a larger one goes to a file
 	MaxHeaderBytes  = 256 << 10 // the largest header that real mail shows is well below this
 	MaxHeaderFields = 1000
+)
+
+// What may stand in front of a header that Read has taken, by our own doing. A message that was
+// accepted must never be refused when its header is read again.
+const (
+	ownHeaderBytes = 64 << 10
+	ownFields      = 100
 )
 
 // Errors of Read that are the client's fault.
@@ -80,7 +87,7 @@ func (m *Message) fill(r io.Reader, limit int64) error {
 	if err != nil {
 		return err
 	}
-	m.Header, err = ParseHeader(raw)
+	m.Header, err = parse(raw, MaxHeaderBytes, MaxHeaderFields)
 	return err
 }
 
@@ -119,9 +126,21 @@ func headerEnd(b []byte) int {
 }
 
 // Prepend puts whole header fields, each with its CRLF, in front of everything so far.
+//
+// A message that begins with white space would continue whatever field stands in front of it, and
+// so change what that field says and break a signature that covers it. Such a message gets the
+// field X-Malformed right before it, which takes the continuation and means nothing to anybody.
 func (m *Message) Prepend(fields string) {
+	if fields == "" {
+		return
+	}
+	if len(m.prefix) == 0 && m.Header.continues() {
+		m.prefix = []string{separator}
+	}
 	m.prefix = append([]string{fields}, m.prefix...)
 }
+
+const separator = "X-Malformed: the message begins with white space\r\n"
 
 // Size is the length in bytes of what Reader gives.
 func (m *Message) Size() int64 {

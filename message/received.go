@@ -2,7 +2,6 @@ package message
 
 import (
 	"crypto/tls"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -18,26 +17,52 @@ type Trace struct {
 	Protocol string // "ESMTPS" and its kin, RFC 3848
 	ID       string // the queue ID
 	TLS      *tls.ConnectionState
-	For      string // the recipient when there is just one
+	For      string // the recipient when there is just one; left out when it is not ASCII
 	At       time.Time
 }
 
-// Field is the whole Received field, folded, with its CRLF.
+// Field is the whole Received field with its CRLF. Each clause has a line of its own, folded
+// again where it would be longer than 78 octets and has a place to fold. Nothing that a client
+// said can end the field or begin another clause.
 func (t Trace) Field() string {
-	var b strings.Builder
-	b.WriteString("Received: ")
+	var clauses [][]string
 	if t.IP != "" {
-		fmt.Fprintf(&b, "from %s ([%s])\r\n\t", Token(t.Helo), ipLiteral(t.IP))
+		clauses = append(clauses, []string{"from", Token(t.Helo), "([" + ipLiteral(t.IP) + "])"})
 	}
-	fmt.Fprintf(&b, "by %s (relayd) with %s id %s", t.By, t.Protocol, t.ID)
+	clauses = append(clauses, []string{"by", t.By, "(relayd)", "with", t.Protocol, "id", t.ID})
 	if t.TLS != nil {
-		fmt.Fprintf(&b, "\r\n\t(version=%s cipher=%s)",
-			strings.ReplaceAll(tls.VersionName(t.TLS.Version), " ", ""), tls.CipherSuiteName(t.TLS.CipherSuite))
+		version := strings.ReplaceAll(tls.VersionName(t.TLS.Version), " ", "")
+		clauses = append(clauses, []string{"(version=" + version, "cipher=" + tls.CipherSuiteName(t.TLS.CipherSuite) + ")"})
 	}
-	if t.For != "" {
-		fmt.Fprintf(&b, "\r\n\tfor <%s>", t.For)
+	if t.For != "" && isASCII([]byte(t.For)) {
+		// RFC 6531 section 3.7.3 has no place for other bytes where the next server lacks SMTPUTF8.
+		clauses = append(clauses, []string{"for", "<" + t.For + ">"})
 	}
-	fmt.Fprintf(&b, ";\r\n\t%s\r\n", Date(t.At))
+	last := clauses[len(clauses)-1]
+	last[len(last)-1] += ";"
+	return folded("Received:", append(clauses, []string{Date(t.At)}))
+}
+
+// maxLine is how long a line should be at most, in octets without its CRLF (RFC 5322 section 2.1.1).
+const maxLine = 78
+
+// folded writes a field from clauses of words. A word is never broken.
+func folded(name string, clauses [][]string) string {
+	var b strings.Builder
+	b.WriteString(name)
+	column := len(name)
+	for i, words := range clauses {
+		for j, w := range words {
+			if i > 0 && j == 0 || column+1+len(w) > maxLine {
+				b.WriteString("\r\n\t" + w)
+				column = 1 + len(w)
+				continue
+			}
+			b.WriteString(" " + w)
+			column += 1 + len(w)
+		}
+	}
+	b.WriteString("\r\n")
 	return b.String()
 }
 
@@ -52,8 +77,11 @@ func ipLiteral(ip string) string {
 func Date(t time.Time) string { return t.Format("Mon, 2 Jan 2006 15:04:05 -0700") }
 
 // Token makes an untrusted word (an EHLO name) fit for a header field: at most 255 bytes, and
-// everything but the bytes of host names and address literals becomes "?".
+// everything but the bytes of host names and address literals becomes "?", as does no word at all.
 func Token(s string) string {
+	if s == "" {
+		return "?"
+	}
 	if len(s) > 255 {
 		s = s[:255]
 	}

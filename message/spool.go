@@ -14,7 +14,7 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 // file has no name once it is open, so that a crash leaves nothing to clean up.
 type spool struct {
 	dir    string
-	memory []byte // all bytes, or the first MemoryLimit of them once there is a file
+	memory []byte // all bytes, or once there is a file those that came before it
 	file   *os.File
 	size   int64
 }

@@ -18,13 +18,17 @@ func At(file string, line int, format string, args ...any) Problem {
 	return Problem{File: file, Line: line, Reason: fmt.Sprintf(format, args...)}
 }
 
-// String is FILE:LINE: reason, or FILE: reason without a line.
+// String is FILE:LINE: reason, or FILE: reason without a line. It is always one line: a reason
+// may quote what stands in a file.
 func (p Problem) String() string {
-	if p.Line == 0 {
-		return p.File + ": " + p.Reason
+	where := p.File
+	if p.Line != 0 {
+		where = fmt.Sprintf("%s:%d", p.File, p.Line)
 	}
-	return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Reason)
+	return oneLine.Replace(where + ": " + p.Reason)
 }
+
+var oneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 
 // Error makes a single problem an error.
 func (p Problem) Error() string { return p.String() }

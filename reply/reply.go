@@ -6,7 +6,9 @@ package reply
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // A Reply is an SMTP reply (RFC 5321 section 4.2) and, when its code is 4xx or 5xx, an error.
@@ -41,19 +43,27 @@ func From(err error) *Reply {
 	if err == nil {
 		return nil
 	}
-	if r, ok := errors.AsType[*Reply](err); ok {
+	if r, ok := errors.AsType[*Reply](err); ok && r != nil {
 		return r
 	}
 	return Internal(err)
 }
 
-// String is the reply as it stands on the wire, on one line.
+// String is the reply as it stands on the wire, on one line. It may be shown on a terminal:
+// control characters, which a remote server may have sent, become "?".
 func (r *Reply) String() string {
-	text := strings.Join(strings.Fields(r.Text), " ")
+	text := strings.Map(visible, strings.Join(strings.Fields(r.Text), " "))
 	if r.Enhanced == "" {
 		return fmt.Sprintf("%d %s", r.Code, text)
 	}
 	return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, text)
+}
+
+func visible(c rune) rune {
+	if unicode.IsControl(c) {
+		return '?'
+	}
+	return c
 }
 
 // Error is String and, behind it, the private cause.
@@ -77,11 +87,13 @@ func (r *Reply) Temporary() bool { return r.Code >= 400 && r.Code < 500 }
 func (r *Reply) Permanent() bool { return r.Code >= 500 }
 
 // SplitEnhanced takes the enhanced status code off the front of a reply's text. A code counts
-// only if its class is that of the reply (RFC 2034 section 4); enhanced is "" otherwise.
+// only if its class is that of the reply, 2, 4 or 5 (RFC 2034 section 4); enhanced is "" otherwise,
+// and rest the whole text.
 func SplitEnhanced(code int, text string) (enhanced, rest string) {
 	first, rest, _ := strings.Cut(text, " ")
-	parts := strings.Split(first, ".")
-	if len(parts) != 3 || len(parts[0]) != 1 || int(parts[0][0]-'0') != code/100 {
+	class := code / 100
+	parts := strings.SplitN(first, ".", 4)
+	if len(parts) != 3 || parts[0] != strconv.Itoa(class) || class != 2 && class != 4 && class != 5 {
 		return "", text
 	}
 	for _, p := range parts[1:] {
