@@ -9,9 +9,13 @@
 package domains
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -45,16 +49,11 @@ func (s *Set) Get(name string) *Domain { return s.domains[name] }
 
 // All lists the hosted domains by name.
 func (s *Set) All() []*Domain {
-	return slices.SortedFunc(maps.Values(s.domains), func(a, b *Domain) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	return slices.SortedFunc(maps.Values(s.domains), func(a, b *Domain) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// Table makes a Set the view of the world that aliases resolves in. A broken domain has an
-// empty table there; whoever resolves asks for Broken first.
+// Table makes a Set the view of the world that aliases resolves in. A broken domain has what its
+// alias file says, nothing if it cannot be read; whoever takes mail asks for Broken first.
 func (s *Set) Table(domain string) *aliases.Table {
 	d := s.domains[domain]
 	switch {
@@ -69,22 +68,11 @@ func (s *Set) Table(domain string) *aliases.Table {
 // HasMailbox is always false as long as no mailbox store is configured.
 func (s *Set) HasMailbox(address.Address) bool { return false }
 
-// tables are the alias tables of the domains that work.
-func (s *Set) tables() []*aliases.Table {
-	var list []*aliases.Table
-	for _, d := range s.All() {
-		if d.Broken == nil {
-			list = append(list, d.Aliases)
-		}
-	}
-	return list
-}
-
 // Options are a Store's.
 type Options struct {
 	Dir       string // with one folder for each domain
 	GoodDir   string // where last good copies are kept; "" keeps none
-	AllowPipe bool
+	AllowPipe bool   // whether aliases may be commands
 	Log       *slog.Logger
 }
 
@@ -95,6 +83,8 @@ type Store struct {
 
 	mu       sync.Mutex // held while loading
 	good     map[string]texts
+	copies   *copies
+	keys     map[keyText]*dkim.Key
 	problems problem.List
 	warnings problem.List
 	applied  string // fingerprint of the files behind current
@@ -103,11 +93,14 @@ type Store struct {
 // texts are the files of a domain that are in force, by name below the domain's folder.
 type texts map[string][]byte
 
+// A keyText is what a parsed key was made of.
+type keyText struct{ domain, selector, text string }
+
 // Open loads all domains. Problems are logged and kept, not returned: what can be served is served.
 func Open(opt Options) *Store {
-	s := &Store{opt: opt}
+	s := &Store{opt: opt, copies: openCopies(opt)}
 	s.current.Store(&Set{})
-	s.good = loadGood(opt)
+	s.good = maps.Clone(s.copies.kept)
 	s.Reload()
 	return s
 }
@@ -129,24 +122,51 @@ func (s *Store) Warnings() problem.List {
 	return slices.Clone(s.warnings)
 }
 
-// Reload reads all files now and puts in force what is right in them.
+// Reload reads all files now and puts in force what is right in them. It returns what Problems
+// does from then on.
 func (s *Store) Reload() problem.List {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mark := fingerprint(s.opt.Dir)
-	l := &loader{opt: s.opt, good: s.good}
-	set, err := l.load()
-	if err != nil && len(s.current.Load().domains) > 0 {
-		l.problems = append(l.problems, problem.At(s.opt.Dir, 0, "the folder of the domains cannot be read, nothing is changed: %v", err))
-	} else {
-		s.good = l.good
-		s.current.Store(set)
-		l.saveGood()
+	l := &loader{opt: s.opt, good: s.good, oldKeys: s.keys, keys: map[keyText]*dkim.Key{}}
+	folders, err := l.folders()
+	switch {
+	case err == nil:
+	case len(s.current.Load().domains) > 0:
+		s.nothingChanged(err)
+		return slices.Clone(s.problems)
+	case len(s.good) == 0 && errors.Is(err, fs.ErrNotExist):
+		l.warn(s.opt.Dir, "there is no such folder, so no domain is hosted: `relay-util domain-add` makes one")
+	default:
+		l.complain(s.opt.Dir, "the folder of the domains cannot be read, and its last good copy is used: %v", err)
+		l.down, folders = true, map[string]string{}
+		for name := range s.good {
+			folders[name] = filepath.Join(s.opt.Dir, name)
+		}
 	}
-	s.applied = mark
+	set := l.load(folders)
+	s.good, s.keys = l.good, l.keys
+	s.current.Store(set)
+	s.copies.save(s.good)
+	if s.applied = mark; l.unsure {
+		s.applied = "" // what could not be read now may be readable next time, and look the same
+	}
 	s.report(l)
 	return slices.Clone(s.problems)
 }
+
+// nothingChanged notes that the folder of the domains cannot be listed at the moment, which is no
+// reason to give up any of them.
+func (s *Store) nothingChanged(err error) {
+	l := &loader{opt: s.opt, warnings: s.warnings}
+	l.problems = slices.DeleteFunc(slices.Clone(s.problems), func(p problem.Problem) bool { return p.File == s.opt.Dir })
+	l.complain(s.opt.Dir, "the folder of the domains cannot be read, nothing is changed: %v", err)
+	s.applied = ""
+	s.report(l)
+}
+
+// maxLogged is how many file names stand in one line of the log.
+const maxLogged = 20
 
 // report logs what is new since the last load.
 func (s *Store) report(l *loader) {
@@ -159,7 +179,7 @@ func (s *Store) report(l *loader) {
 		s.opt.Log.Info("all domain files are in force again")
 	}
 	s.problems, s.warnings = l.problems, l.warnings
-	if len(l.changed) > 0 {
-		s.opt.Log.Info("domain files in force", "files", l.changed)
+	if n := len(l.changed); n > 0 {
+		s.opt.Log.Info("domain files in force", "changed", n, "files", l.changed[:min(n, maxLogged)])
 	}
 }

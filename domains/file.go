@@ -1,6 +1,7 @@
 package domains
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,50 +11,94 @@ import (
 )
 
 // WriteFile replaces a file in one step: whoever reads it sees the old bytes or the new ones,
-// also after a power cut. Owner and mode of an existing file are kept; a new one belongs to the
-// owner of its folder and has the given mode.
-func WriteFile(name string, data []byte, mode fs.FileMode) (err error) {
+// also after a power cut. Where name is a link, the file that it leads to is replaced and the link
+// stays. Owner and mode of an existing file are kept; a new one belongs to the owner of its folder
+// and has the given mode. After an error the old file is there, and nothing else.
+func WriteFile(name string, data []byte, mode fs.FileMode) error {
+	name, err := follow(name)
+	if err != nil {
+		return err
+	}
 	owner, mode, err := ownerAndMode(name, mode)
 	if err != nil {
 		return err
 	}
+	// Names that begin with a dot are nobody's files.
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
+	err = errors.Join(fill(f, data, mode, owner), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
 	}
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil && os.Geteuid() == 0 {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
+	if err != nil {
+		os.Remove(f.Name())
 		return err
 	}
 	return syncDir(filepath.Dir(name))
 }
 
-func ownerAndMode(name string, mode fs.FileMode) (*syscall.Stat_t, fs.FileMode, error) {
-	info, err := os.Stat(name)
-	if err == nil {
-		return info.Sys().(*syscall.Stat_t), info.Mode().Perm(), nil
+// fill makes a new file what it is to be, durably.
+func fill(f *os.File, data []byte, mode fs.FileMode, owner *syscall.Stat_t) error {
+	if _, err := f.Write(data); err != nil {
+		return err
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err := give(f, owner); err != nil {
+		return err
+	}
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// give makes f belong to the owner of another file.
+func give(f *os.File, owner *syscall.Stat_t) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	is := info.Sys().(*syscall.Stat_t)
+	if is.Uid == owner.Uid && is.Gid == owner.Gid {
+		return nil // some file systems refuse even that
+	}
+	if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+		return fmt.Errorf("the file would no longer belong to its owner, try sudo: %w", err)
+	}
+	return nil
+}
+
+// maxLinks is how many links follow goes after, as many as Linux does.
+const maxLinks = 40
+
+// follow returns the file that name leads to, which need not exist.
+func follow(name string) (string, error) {
+	for range maxLinks {
+		target, err := os.Readlink(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EINVAL): // EINVAL: not a link
+			return name, nil
+		case err != nil:
+			return "", err
+		case filepath.IsAbs(target):
+			name = target
+		default:
+			// Not cleaned: ".." behind a linked folder leads elsewhere than its text.
+			name = filepath.Dir(name) + "/" + target
+		}
+	}
+	return "", &fs.PathError{Op: "readlink", Path: name, Err: syscall.ELOOP}
+}
+
+func ownerAndMode(name string, mode fs.FileMode) (*syscall.Stat_t, fs.FileMode, error) {
+	info, err := os.Lstat(name)
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		return nil, 0, fmt.Errorf("%s: %w", name, errNotFile)
+	case err == nil:
+		return info.Sys().(*syscall.Stat_t), info.Mode().Perm(), nil
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, 0, err
 	}
 	if info, err = os.Stat(filepath.Dir(name)); err != nil {
@@ -71,27 +116,42 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// Edit changes a file by f while no other Edit is at the same folder. f gets the bytes, nil for
-// a file that does not exist; when it returns an error nothing is changed.
+// Edit changes a file by f while no other Edit is at the same folder. Where name is a link, that
+// is the folder of the file that it leads to: there all edits of that file meet, by whatever link
+// they come. f gets the bytes, nil for a file that does not exist; when it returns an error, or
+// what it got, nothing is changed. Owner and mode are as with WriteFile.
 func Edit(name string, mode fs.FileMode, f func(old []byte) ([]byte, error)) error {
-	unlock, err := lock(filepath.Dir(name))
+	name, unlock, err := lockFile(name)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	// A link is followed, so that the file that it leads to is changed and the link stays.
-	if target, err := filepath.EvalSymlinks(name); err == nil {
-		name = target
-	}
 	old, err := readFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return fmt.Errorf("reading %s: %w", name, err)
 	}
-	data, err := f(old)
-	if err != nil {
+	data, err := f(bytes.Clone(old))
+	if err != nil || old != nil && bytes.Equal(data, old) {
 		return err
 	}
 	return WriteFile(name, data, mode)
+}
+
+// lockFile takes the lock for the file that name leads to, and returns the name of that file.
+func lockFile(name string) (target string, unlock func(), err error) {
+	for {
+		if target, err = follow(name); err != nil {
+			return "", nil, err
+		}
+		if unlock, err = lock(filepath.Dir(target)); err != nil {
+			return "", nil, err
+		}
+		// The link may have been changed while we waited.
+		if now, err := follow(name); err == nil && now == target {
+			return target, unlock, nil
+		}
+		unlock()
+	}
 }
 
 // lock takes an advisory lock on a folder until the returned function is called.

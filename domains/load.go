@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
-	"relayd/address"
 	"relayd/aliases"
 	"relayd/config"
 	"relayd/dkim"
@@ -31,86 +31,100 @@ const (
 // maxFile bounds what is read of one file, in bytes.
 const maxFile = 16 << 20
 
-// A loader builds one Set. good is what was in force before, and afterwards what is.
+// Why readFile does not read a file.
+var (
+	errNotFile  = errors.New("this is not a regular file")
+	errTooLarge = errors.New("the file is larger than 16 MiB")
+)
+
+// A loader builds one Set. good and oldKeys are what was in force before; after load, good and
+// keys are what is.
 type loader struct {
 	opt      Options
 	good     map[string]texts
+	down     bool // no file can be read
+	oldKeys  map[keyText]*dkim.Key
+	keys     map[keyText]*dkim.Key
 	problems problem.List
 	warnings problem.List
 	changed  []string
+	unsure   bool // some file could not be read for a reason that may pass
 }
 
-// load returns the Set that the files make, or why their folder cannot be listed: then it is the
-// Set of the last good copies.
-func (l *loader) load() (*Set, error) {
-	folders, err := l.folders()
-	if err != nil {
-		l.problems = append(l.problems, problem.At(l.opt.Dir, 0, "the folder of the domains cannot be read: %v", err))
-		folders = map[string]string{}
-		for name := range l.good {
-			folders[name] = filepath.Join(l.opt.Dir, name)
-		}
+func (l *loader) complain(file, format string, args ...any) problem.Problem {
+	p := problem.At(file, 0, format, args...)
+	l.problems = append(l.problems, p)
+	return p
+}
+
+// failed notes an error of reading. One that has another reason than the files themselves, such
+// as too many open files, may be gone the next time although they look the same.
+func (l *loader) failed(err error) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errNotFile) && err != errTooLarge {
+		l.unsure = true
 	}
+}
+
+func (l *loader) warn(file, format string, args ...any) {
+	l.warnings = append(l.warnings, problem.At(file, 0, format, args...))
+}
+
+// load returns the Set that the files in the folders make.
+func (l *loader) load(folders map[string]string) *Set {
 	set := &Set{domains: map[string]*Domain{}}
 	next := map[string]texts{}
-	for name, dir := range folders {
+	for _, name := range slices.Sorted(maps.Keys(folders)) {
 		next[name] = texts{}
-		set.domains[name] = l.domain(name, dir, next[name])
+		set.domains[name] = l.domain(name, folders[name], next[name])
 	}
 	l.checkTogether(set, folders, next)
+	for name, d := range set.domains {
+		if d.Broken != nil && !l.known(name) {
+			delete(next, name)
+		}
+	}
 	l.good = next
-	return set, err
+	return set
 }
 
-// folders maps the name of each hosted domain to its folder.
-func (l *loader) folders() (map[string]string, error) {
-	entries, err := os.ReadDir(l.opt.Dir)
-	if err != nil {
-		return nil, err
-	}
-	folders := map[string]string{}
-	for _, e := range entries {
-		dir := filepath.Join(l.opt.Dir, e.Name())
-		info, err := os.Stat(dir)
-		if err != nil || !info.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		name, err := address.Domain(e.Name())
-		if err != nil || strings.HasPrefix(name, "[") {
-			l.problems = append(l.problems, problem.At(dir, 0, "a folder here must have the name of a domain"))
-			continue
-		}
-		if other, twice := folders[name]; twice {
-			l.problems = append(l.problems, problem.At(dir, 0, "this is the same domain as %s", other))
-			continue
-		}
-		folders[name] = dir
-	}
-	return folders, nil
+// known reports whether a domain has been in force before as a whole. What its files were then is
+// what they fall back to.
+func (l *loader) known(name string) bool {
+	_, ok := l.good[name]
+	return ok
 }
 
 // domain loads one domain. good receives the texts that are in force.
 func (l *loader) domain(name, dir string, good texts) *Domain {
-	d := &Domain{Name: name}
-	f := &files{loader: l, name: name, dir: dir, next: good, domain: d}
-	f.use(fileSettings, func(file string, text []byte) (err error) {
-		d.Settings, err = config.ParseDomain(file, text)
+	d := &Domain{Name: name, Settings: config.DefaultDomain()}
+	f := &files{loader: l, name: name, dir: dir, next: good, domain: d, down: l.down}
+	if _, err := os.Stat(dir); err != nil && !l.down {
+		l.failed(err)
+		f.down = true
+		p := l.complain(dir, "the folder cannot be read: %v", err)
+		if !l.known(name) {
+			d.Broken = problem.List{p}
+			return d
+		}
+	}
+	f.need(fileSettings, func(file string, text []byte) error {
+		settings, err := config.ParseDomain(file, text)
+		if err == nil {
+			d.Settings = settings
+		}
 		return err
 	})
-	if d.Settings == nil {
-		d.Settings = config.DefaultDomain()
-	}
-	f.use(fileUsers, func(file string, text []byte) (err error) {
+	f.need(fileUsers, func(file string, text []byte) (err error) {
 		d.Users, err = users.Parse(file, bytes.NewReader(text))
 		return err
 	})
-	f.use(fileAliases, func(file string, text []byte) (err error) {
+	f.need(fileAliases, func(file string, text []byte) (err error) {
 		d.Aliases, err = l.parseAliases(d, file, text)
 		return err
 	})
-	l.keys(f)
+	f.useKeys()
 	if len(d.Keys) == 0 && d.Broken == nil {
-		l.warnings = append(l.warnings, problem.At(dir, 0, "no DKIM key, so mail from %s goes out unsigned: make one with `relay-util dkim-keygen %s`", name, name))
+		l.warn(dir, "no DKIM key, so mail from %s goes out unsigned: make one with `relay-util dkim-keygen %s`", name, name)
 	}
 	return d
 }
@@ -124,92 +138,91 @@ func (l *loader) parseAliases(d *Domain, file string, text []byte) (*aliases.Tab
 	})
 }
 
-// keys loads every dkim/SELECTOR.pem. A key file that is gone is a key that was retired, unless
-// it was the last: mail that was signed yesterday does not go out unsigned by accident.
-func (l *loader) keys(f *files) {
-	names := map[string]bool{}
-	entries, err := os.ReadDir(filepath.Join(f.dir, dirKeys))
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), keySuffix) && !strings.HasPrefix(e.Name(), ".") {
-			names[filepath.Join(dirKeys, e.Name())] = true
-		}
-	}
-	if len(names) == 0 || err != nil {
-		for old := range l.good[f.name] {
-			if strings.HasPrefix(old, dirKeys) {
-				names[old] = true
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		selector := strings.TrimSuffix(filepath.Base(name), keySuffix)
-		f.use(name, func(file string, text []byte) error {
-			key, err := dkim.ParseKey(f.name, selector, text)
-			if err == nil {
-				f.domain.Keys = append(f.domain.Keys, key)
-			}
-			return err
-		})
-		l.checkSecret(filepath.Join(f.dir, name))
-	}
-}
-
-// checkSecret warns of a private key that others may read.
-func (l *loader) checkSecret(file string) {
-	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o007 != 0 {
-		l.warnings = append(l.warnings, problem.At(file, 0, "everybody on this machine can read this private key: chmod 0600 it"))
-	}
-}
-
 // files reads the files of one domain.
 type files struct {
 	*loader
 	name, dir string
 	next      texts
 	domain    *Domain
+	down      bool // the folder cannot be read: good copies are all there is
 }
 
-// use parses a file, or its last good text where that cannot be done. A file that is missing and
-// always was is parsed as an empty one, but for keys.
-func (f *files) use(name string, parse func(file string, text []byte) error) {
+// parser parses a text as a file, or returns what is wrong with it and changes nothing.
+type parser func(file string, text []byte) error
+
+// need uses a file that the domain cannot do without.
+func (f *files) need(name string, parse parser) {
+	f.domain.Broken = append(f.domain.Broken, f.use(name, parse)...)
+}
+
+// use puts a file in force, or its last good text where that cannot be done. A file that is
+// missing and always was is as good as an empty one. When nothing can be put in force it returns
+// what is wrong.
+func (f *files) use(name string, parse parser) problem.List {
 	file := filepath.Join(f.dir, name)
 	good, had := f.good[f.name][name]
-	text, err := readFile(file)
-	if errors.Is(err, fs.ErrNotExist) && !had {
-		err = parse(file, nil)
-		return
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = errors.New("the file is gone; its last version stays in force (to have it empty, make it empty)")
-	}
-	if err == nil {
+	text, err := f.read(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(good) == 0:
+		text, err = nil, parse(file, nil)
+	case errors.Is(err, fs.ErrNotExist):
+		err = f.gone(name)
+	case err == nil:
 		err = parse(file, text)
 	}
 	if err == nil {
-		if !had || !bytes.Equal(good, text) {
+		if text != nil && (!had || !bytes.Equal(good, text)) {
 			f.changed = append(f.changed, file)
 		}
-		f.next[name] = text
-		return
+		if text != nil || had {
+			f.next[name] = text
+		}
+		return nil
 	}
 	problems := asProblems(file, err)
 	f.problems = append(f.problems, problems...)
 	if had && parse(file, good) == nil {
 		f.next[name] = good
-		return
+		return nil
 	}
-	f.domain.Broken = append(f.domain.Broken, problems...)
+	return problems
 }
 
+// read reads a file of the domain; where none can be read its good copy stands in, without
+// another complaint.
+func (f *files) read(name string) ([]byte, error) {
+	if !f.down {
+		text, err := readFile(filepath.Join(f.dir, name))
+		f.failed(err)
+		return text, err
+	}
+	if good, had := f.good[f.name][name]; had {
+		return good, nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+// gone is the complaint about a file that is in force and no longer there.
+func (f *files) gone(name string) error {
+	if strings.HasPrefix(name, dirKeys+"/") {
+		return errors.New("the last key is gone; it stays in force, so that no mail goes out unsigned, until another one is here")
+	}
+	return errors.New("the file is gone; its last version stays in force (to have it empty, make it empty)")
+}
+
+// readFile reads a whole file. It does not wait for a pipe to be written to.
 func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, errNotFile)
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(text) > maxFile {
-		err = errors.New("the file is larger than 16 MiB")
+		err = errTooLarge
 	}
 	return text, err
 }
@@ -222,47 +235,4 @@ func asProblems(file string, err error) problem.List {
 		return problem.List{p}
 	}
 	return problem.List{problem.At(file, 0, "%v", err)}
-}
-
-// checkTogether finds cycles of aliases, which may go through several files. The files on one
-// that are new are taken back. Where that does not help, because a new file has no older version
-// or the older ones make a cycle too, the domains on it become unavailable.
-func (l *loader) checkTogether(set *Set, folders map[string]string, next map[string]texts) {
-	for _, mend := range []func(*Domain, problem.List, texts) bool{l.takeBack, l.giveUpNew, l.giveUp} {
-		found := aliases.Check(set, set.tables())
-		for name, dir := range folders {
-			file := filepath.Join(dir, fileAliases)
-			mine := slices.DeleteFunc(slices.Clone(found), func(p problem.Problem) bool { return p.File != file })
-			if d := set.domains[name]; len(mine) > 0 && d.Broken == nil && mend(d, mine, next[name]) {
-				l.problems = append(l.problems, mine...)
-			}
-		}
-	}
-	l.warnings = append(l.warnings, aliases.Dangling(set, set.tables())...)
-}
-
-// takeBack puts the older version of a new alias file in force.
-func (l *loader) takeBack(d *Domain, found problem.List, next texts) bool {
-	good, had := l.good[d.Name][fileAliases]
-	if !had || bytes.Equal(good, next[fileAliases]) {
-		return false
-	}
-	table, err := l.parseAliases(d, found[0].File, good)
-	if err != nil {
-		return false
-	}
-	d.Aliases, next[fileAliases] = table, good
-	return true
-}
-
-// giveUpNew makes a domain unavailable whose alias file was never good.
-func (l *loader) giveUpNew(d *Domain, found problem.List, next texts) bool {
-	_, had := l.good[d.Name][fileAliases]
-	return !had && l.giveUp(d, found, next)
-}
-
-func (l *loader) giveUp(d *Domain, found problem.List, next texts) bool {
-	delete(next, fileAliases)
-	d.Broken = found
-	return true
 }

@@ -2,8 +2,10 @@ package domains
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
-	"io/fs"
+	"hash"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -20,44 +22,73 @@ const pollEvery = time.Second
 func (s *Store) Watch(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	seen := ""
-	for {
+	for seen := ""; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			seen = s.look(seen)
 		}
-		now := fingerprint(s.opt.Dir)
-		s.mu.Lock()
-		applied := s.applied
-		s.mu.Unlock()
-		if now != applied && now == seen {
-			s.Reload()
-		}
-		seen = now
 	}
 }
 
-// fingerprint changes whenever a file below dir that matters does.
+// look loads the files if they have changed and are now what they were at the last look. It
+// returns what they are.
+func (s *Store) look(seen string) (now string) {
+	now = fingerprint(s.opt.Dir)
+	s.mu.Lock()
+	applied := s.applied
+	s.mu.Unlock()
+	if now != applied && now == seen {
+		s.Reload()
+	}
+	return now
+}
+
+// fingerprint changes whenever a file below dir that matters does. Of a folder only that counts
+// which decides whether it can be read: its times change with every file that an editor puts
+// beside the others for a moment.
 func fingerprint(dir string) string {
-	var b strings.Builder
-	walk := func(pattern string) {
-		names, _ := filepath.Glob(filepath.Join(escape(dir), pattern))
-		for _, name := range names {
-			var st syscall.Stat_t
-			if syscall.Stat(name, &st) == nil {
-				mode := fs.FileMode(st.Mode)
-				fmt.Fprintf(&b, "%s %d %d %d %d %d %d\n", name, mode, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano(), st.Dev)
+	h := sha256.New()
+	entries, err := os.ReadDir(dir)
+	fmt.Fprintln(h, err)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		folder := filepath.Join(dir, e.Name())
+		if !mark(h, folder) {
+			continue
+		}
+		for _, name := range []string{fileSettings, fileUsers, fileAliases} {
+			mark(h, filepath.Join(folder, name))
+		}
+		keys := filepath.Join(folder, dirKeys)
+		if !mark(h, keys) {
+			continue
+		}
+		files, err := os.ReadDir(keys)
+		fmt.Fprintln(h, err)
+		for _, f := range files {
+			if strings.HasSuffix(f.Name(), keySuffix) {
+				mark(h, filepath.Join(keys, f.Name()))
 			}
 		}
 	}
-	for _, pattern := range []string{"*", "*/" + fileSettings, "*/" + fileUsers, "*/" + fileAliases, "*/" + dirKeys + "/*" + keySuffix} {
-		walk(pattern)
-	}
-	return b.String()
+	return string(h.Sum(nil))
 }
 
-// escape takes the special meaning from the characters of a folder's name in a glob pattern.
-func escape(dir string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
+// mark adds what a file looks like, links followed, and reports whether it is a folder.
+func mark(h hash.Hash, name string) (folder bool) {
+	var st syscall.Stat_t
+	if err := syscall.Stat(name, &st); err != nil {
+		fmt.Fprintf(h, "%q %v\n", name, err)
+		return false
+	}
+	fmt.Fprintf(h, "%q %d %d %d %d %d", name, st.Mode, st.Uid, st.Gid, st.Ino, st.Dev)
+	if folder = st.Mode&syscall.S_IFMT == syscall.S_IFDIR; !folder {
+		fmt.Fprintf(h, " %d %d %d", st.Size, st.Mtim.Nano(), st.Ctim.Nano())
+	}
+	fmt.Fprintln(h)
+	return folder
 }
