@@ -55,29 +55,38 @@ func (c *Client) List(ctx context.Context, domain string, yield func(Message) bo
 	defer body.Close()
 	dec := json.NewDecoder(body)
 	if _, err := dec.Token(); err != nil {
-		return err
+		return brokenOff(err)
 	}
 	for dec.More() {
 		var m Message
 		if err := dec.Decode(&m); err != nil {
-			return err
+			return brokenOff(err)
 		}
 		if !yield(m) {
 			return nil
 		}
 	}
+	if _, err := dec.Token(); err != nil { // without its end the list is not all there is
+		return brokenOff(err)
+	}
 	return nil
 }
+
+func brokenOff(err error) error { return fmt.Errorf("the answer of relayd broke off: %w", err) }
 
 // Show asks for one message.
 func (c *Client) Show(ctx context.Context, id string) (d Detail, err error) {
 	return d, c.do(ctx, "GET", "/queue/"+url.PathEscape(id), nil, &d)
 }
 
-// Change does a verb (retry, hold, release or remove) to a selection, and returns the IDs.
+// Change does a verb (retry, hold, release or remove) to a selection. It returns the IDs of what
+// was changed, and an error if something was not; there can be both.
 func (c *Client) Change(ctx context.Context, verb string, sel Selection) (ids []string, err error) {
 	var done Changed
 	err = c.do(ctx, "POST", "/queue/"+verb, sel, &done)
+	if err == nil && len(done.Failed) > 0 {
+		err = errors.New(strings.Join(done.Failed, "\n"))
+	}
 	return done.IDs, err
 }
 
@@ -87,7 +96,10 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		return err
 	}
 	defer body.Close()
-	return json.NewDecoder(body).Decode(out)
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return brokenOff(err)
+	}
+	return nil
 }
 
 func (c *Client) open(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
@@ -114,7 +126,10 @@ func (c *Client) open(ctx context.Context, method, path string, in any) (io.Read
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		return nil, errors.New(strings.TrimSpace(string(text)))
+		if text = bytes.TrimSpace(text); len(text) == 0 {
+			text = []byte("relayd answers " + resp.Status)
+		}
+		return nil, errors.New(string(text))
 	}
 	return resp.Body, nil
 }

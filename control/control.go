@@ -4,6 +4,7 @@
 package control
 
 import (
+	"encoding/json"
 	"time"
 
 	"relayd/problem"
@@ -54,16 +55,36 @@ type Certificate struct {
 	SelfSigned bool      `json:"self_signed"` // made by relayd because there is no other
 }
 
-// A Message is one line of `queue-list`.
+// A Message is one line of `queue-list`. Its times are in RFC 3339; "next" is always there, and
+// null while nothing is going to be tried.
 type Message struct {
 	ID         string      `json:"id"`
 	Sender     string      `json:"sender"`
 	Size       int64       `json:"size"`
 	Received   time.Time   `json:"received"`
 	State      string      `json:"state"` // waiting or held
-	Next       time.Time   `json:"next,omitzero"`
+	Next       time.Time   `json:"next"`
 	Recipients []Recipient `json:"recipients"`
 }
+
+// A shownMessage is a Message as it is written.
+type shownMessage struct {
+	plainMessage
+	Next *time.Time `json:"next"` // in place of plainMessage's
+}
+
+type plainMessage Message
+
+func (m Message) shown() shownMessage {
+	s := shownMessage{plainMessage: plainMessage(m)}
+	if !m.Next.IsZero() {
+		s.Next = &m.Next
+	}
+	return s
+}
+
+// MarshalJSON implements json.Marshaler.
+func (m Message) MarshalJSON() ([]byte, error) { return json.Marshal(m.shown()) }
 
 // A Recipient is one recipient of a Message.
 type Recipient struct {
@@ -84,7 +105,17 @@ type Detail struct {
 	Header string `json:"header"`
 }
 
-// A Selection names messages: by ID, or all to a domain, or all.
+// MarshalJSON implements json.Marshaler, because it would inherit that of Message.
+func (d Detail) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		shownMessage
+		User   string `json:"user,omitempty"`
+		Header string `json:"header"`
+	}{d.shown(), d.User, d.Header})
+}
+
+// A Selection names messages: by ID, or all to a domain, or all. Exactly one of the three must be
+// given, since an empty one could be a mistake.
 type Selection struct {
 	IDs    []string `json:"ids,omitempty"`
 	Domain string   `json:"domain,omitempty"`
@@ -93,7 +124,8 @@ type Selection struct {
 
 // Changed is the answer to a change of a selection.
 type Changed struct {
-	IDs []string `json:"ids"`
+	IDs    []string `json:"ids"`              // what was changed
+	Failed []string `json:"failed,omitempty"` // "ID: reason" for what was not
 }
 
 // newMessage is the view of an envelope.

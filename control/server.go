@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"relayd/address"
@@ -54,32 +56,12 @@ func NewServer(d Daemon, q Queue, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /queue/hold", s.change(q.Hold))
 	mux.HandleFunc("POST /queue/release", s.change(q.Release))
 	mux.HandleFunc("POST /queue/remove", s.change(q.Remove))
+	mux.HandleFunc("/", unknown)
 	s.http = http.Server{
 		Handler: mux, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 	}
 	return s
-}
-
-// Listen makes the socket, in place of one that a daemon which is gone has left. It is an error
-// if another daemon answers on it.
-func Listen(path string) (net.Listener, error) {
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		c.Close()
-		return nil, errors.New("another relayd is running: it answers on " + path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
 }
 
 // Serve answers on l until Close; then it returns nil.
@@ -96,7 +78,20 @@ func (s *Server) Close() error { return s.http.Close() }
 // Shutdown lets requests that are under way end.
 func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
 
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) { answer(w, s.daemon.Status()) }
+func unknown(w http.ResponseWriter, r *http.Request) {
+	http.Error(w, "relayd does not know "+r.Method+" "+r.URL.Path+": are it and relay-util of the same version?", http.StatusNotFound)
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	st := s.daemon.Status()
+	// A list is written as one even if nothing is in it.
+	st.Listeners = append([]Listener{}, st.Listeners...)
+	st.Domains = append([]DomainStatus{}, st.Domains...)
+	st.Certs = append([]Certificate{}, st.Certs...)
+	st.Problems = append(problem.List{}, st.Problems...)
+	st.Warnings = append(problem.List{}, st.Warnings...)
+	answer(w, st)
+}
 
 func (s *Server) reload(w http.ResponseWriter, _ *http.Request) {
 	problems := s.daemon.Reload()
@@ -108,11 +103,18 @@ func (s *Server) reload(w http.ResponseWriter, _ *http.Request) {
 
 // list streams an array, so that a long queue is shown from its first message on.
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+	sel := Selection{Domain: r.FormValue("domain")}
+	sel.All = sel.Domain == ""
+	selected, err := sel.compile()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	io.WriteString(w, "[")
 	enc, sep := json.NewEncoder(w), ""
 	s.queue.List(func(e *queue.Envelope) bool {
-		if !matches(e, Selection{Domain: r.FormValue("domain")}) {
+		if !selected(e) {
 			return true
 		}
 		io.WriteString(w, sep)
@@ -123,7 +125,11 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) show(w http.ResponseWriter, r *http.Request) {
-	e, err := s.queue.Get(r.PathValue("id"))
+	var e *queue.Envelope
+	err := checkID(r.PathValue("id"))
+	if err == nil {
+		e, err = s.queue.Get(r.PathValue("id"))
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
@@ -138,53 +144,93 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 	answer(w, d)
 }
 
-// change does f to every message of the selection in the request's body.
+// maxBody bounds a request, in bytes: a selection of some 30,000 IDs.
+const maxBody = 1 << 20
+
+// change does f to every message of the selection in the request's body. One that cannot be
+// changed does not keep the others from it.
 func (s *Server) change(f func(id string) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var sel Selection
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&sel); err != nil {
+		ids, named, err := s.selection(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
-		}
-		ids := sel.IDs
-		if len(ids) == 0 {
-			s.queue.List(func(e *queue.Envelope) bool {
-				if matches(e, sel) {
-					ids = append(ids, e.ID)
-				}
-				return true
-			})
 		}
 		done := Changed{IDs: []string{}}
 		for _, id := range ids {
 			err := f(id)
-			if err != nil && len(sel.IDs) > 0 {
-				http.Error(w, id+": "+err.Error(), http.StatusNotFound)
-				return
-			}
-			if err == nil {
+			switch {
+			case err == nil:
 				done.IDs = append(done.IDs, id)
+			case named || !errors.Is(err, queue.ErrNotFound): // others may have left in the meantime
+				done.Failed = append(done.Failed, id+": "+err.Error())
 			}
 		}
 		answer(w, done)
 	}
 }
 
-// matches reports whether e is selected: one without a domain selects all.
-func matches(e *queue.Envelope, sel Selection) bool {
-	if sel.Domain == "" {
+// selection reads which messages are meant, and whether each of them was named.
+func (s *Server) selection(body io.Reader) (ids []string, named bool, err error) {
+	var sel Selection
+	dec := json.NewDecoder(body)
+	dec.DisallowUnknownFields() // a limit that we do not know would select more than is meant
+	if err := dec.Decode(&sel); err != nil {
+		return nil, false, fmt.Errorf("the selection of messages cannot be read: %w", err)
+	}
+	selected, err := sel.compile()
+	if err != nil || len(sel.IDs) > 0 {
+		return sel.IDs, true, err
+	}
+	s.queue.List(func(e *queue.Envelope) bool {
+		if selected(e) {
+			ids = append(ids, e.ID)
+		}
 		return true
+	})
+	return ids, false, nil
+}
+
+// compile checks a selection and returns what it selects from the queue.
+func (sel Selection) compile() (func(*queue.Envelope) bool, error) {
+	given := 0
+	for _, g := range []bool{len(sel.IDs) > 0, sel.Domain != "", sel.All} {
+		if g {
+			given++
+		}
+	}
+	if given != 1 {
+		return nil, errors.New("name the messages: IDs, or one domain, or all")
+	}
+	for _, id := range sel.IDs {
+		if err := checkID(id); err != nil {
+			return nil, err
+		}
+	}
+	if sel.Domain == "" {
+		return func(*queue.Envelope) bool { return sel.All }, nil
 	}
 	want, err := address.Domain(sel.Domain)
 	if err != nil {
-		return false
+		return nil, err
 	}
-	for _, r := range e.Recipients {
-		if r.Address.Domain == want || r.Alias.Domain == want {
-			return true
-		}
+	return func(e *queue.Envelope) bool {
+		return slices.ContainsFunc(e.Recipients, func(r queue.Recipient) bool {
+			return r.Address.Domain == want || r.Alias.Domain == want
+		})
+	}, nil
+}
+
+// checkID lets through what can be a queue ID: nothing else comes near a file name.
+func checkID(id string) error {
+	if len(id) < 8 || len(id) > 32 || strings.ContainsFunc(id, notOfID) {
+		return fmt.Errorf("%.40q is not a queue ID: that is 8 to 32 letters and digits", id)
 	}
-	return false
+	return nil
+}
+
+func notOfID(c rune) bool {
+	return (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
 }
 
 func answer(w http.ResponseWriter, v any) {

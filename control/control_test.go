@@ -1,0 +1,355 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"relayd/address"
+	"relayd/problem"
+	"relayd/queue"
+)
+
+var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+// fake is a daemon with a queue that only remembers.
+type fake struct {
+	mu        sync.Mutex
+	envelopes []*queue.Envelope
+	done      []string
+	problems  problem.List
+	full      error // what changes fail with
+}
+
+func (f *fake) Status() Status { return Status{Version: "1", Started: noon} }
+
+func (f *fake) Reload() problem.List { return f.problems }
+
+func (f *fake) List(yield func(*queue.Envelope) bool) {
+	for _, e := range f.envelopes {
+		if !yield(e) {
+			return
+		}
+	}
+}
+
+func (f *fake) Get(id string) (*queue.Envelope, error) {
+	for _, e := range f.envelopes {
+		if e.ID == id {
+			return e, nil
+		}
+	}
+	return nil, queue.ErrNotFound
+}
+
+func (f *fake) Body(string) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("Subject: x\r\n\r\nbody\r\n")), nil
+}
+
+func (f *fake) change(verb, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.Get(id); err != nil {
+		return err
+	}
+	if f.full != nil {
+		return f.full
+	}
+	f.done = append(f.done, verb+" "+id)
+	return nil
+}
+
+func (f *fake) Retry(id string) error   { return f.change("retry", id) }
+func (f *fake) Hold(id string) error    { return f.change("hold", id) }
+func (f *fake) Release(id string) error { return f.change("release", id) }
+func (f *fake) Remove(id string) error  { return f.change("remove", id) }
+
+// socketPath is short enough for a socket, which that of t.TempDir need not be.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "control.sock")
+}
+
+// serve runs a server for f until the test ends.
+func serve(t *testing.T, f *fake) (c *Client, path string) {
+	t.Helper()
+	path = socketPath(t)
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(f, f, slog.New(slog.DiscardHandler))
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket is left behind: %v", err)
+		}
+	})
+	return NewClient(path), path
+}
+
+func at(s string) address.Address {
+	a, err := address.Parse(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func recipient(to string, s queue.Status) queue.Recipient {
+	return queue.Recipient{Address: at(to), Status: s}
+}
+
+// threeMessages are one that waits in part, one that is held, and one more.
+func threeMessages() []*queue.Envelope {
+	forwarded := recipient("me@gmail.com", queue.Status{State: queue.Waiting, Next: noon})
+	forwarded.Alias = at("info@bücher.example")
+	return []*queue.Envelope{
+		{ID: "AAAAAAAA", Received: noon, Sender: at("s@x.example"), User: at("u@x.example"), Size: 7, Recipients: []queue.Recipient{
+			recipient("a@one.example", queue.Status{State: queue.Delivered, Attempts: 1, LastReply: "250 2.0.0 Ok", LastHost: "mx", LastTry: noon}),
+			recipient("b@two.example", queue.Status{State: queue.Waiting, Next: noon.Add(2 * time.Minute)}),
+			recipient("c@two.example", queue.Status{State: queue.Waiting, Attempts: 2, Next: noon.Add(time.Minute)}),
+		}},
+		{ID: "BBBBBBBB", Received: noon.Add(time.Nanosecond), Recipients: []queue.Recipient{
+			recipient("postmaster@x.example", queue.Status{State: queue.Held, Next: noon}),
+		}},
+		{ID: "CCCCCCCC", Received: noon, Sender: at("s@x.example"), Recipients: []queue.Recipient{forwarded}},
+	}
+}
+
+func get(t *testing.T, c *Client, path string) string {
+	t.Helper()
+	body, err := c.open(context.Background(), "GET", path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var flat bytes.Buffer
+	if err := json.Compact(&flat, text); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return flat.String()
+}
+
+func TestShapeOfTheQueue(t *testing.T) {
+	c, _ := serve(t, &fake{envelopes: threeMessages()[:2]})
+	first := `{"id":"AAAAAAAA","sender":"s@x.example","size":7,"received":"2026-06-01T12:00:00Z","state":"waiting","recipients":[` +
+		`{"address":"a@one.example","state":"delivered","attempts":1,"last_reply":"250 2.0.0 Ok","last_host":"mx","last_try":"2026-06-01T12:00:00Z"},` +
+		`{"address":"b@two.example","state":"waiting","attempts":0,"last_reply":"","next":"2026-06-01T12:02:00Z"},` +
+		`{"address":"c@two.example","state":"waiting","attempts":2,"last_reply":"","next":"2026-06-01T12:01:00Z"}],` +
+		`"next":"2026-06-01T12:01:00Z"`
+	second := `{"id":"BBBBBBBB","sender":"","size":0,"received":"2026-06-01T12:00:00.000000001Z","state":"held","recipients":[` +
+		`{"address":"postmaster@x.example","state":"held","attempts":0,"last_reply":""}],"next":null}`
+	if got, want := get(t, c, "/queue"), "["+first+"},"+second+"]"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got, want := get(t, c, "/queue/AAAAAAAA"), first+`,"user":"u@x.example","header":"Subject: x\r\n"}`; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := get(t, c, "/queue?domain=none.example"); got != "[]" {
+		t.Errorf("an empty list is %s", got)
+	}
+}
+
+func TestShapeOfTheStatus(t *testing.T) {
+	c, _ := serve(t, &fake{})
+	want := `{"version":"1","hostname":"","started":"2026-06-01T12:00:00Z","listeners":[],"connections":0,"queue":{"messages":0,"held":0},` +
+		`"domains":[],"certificates":[],"problems":[],"warnings":[]}`
+	if got := get(t, c, "/status"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestClientReadsWhatTheServerWrites(t *testing.T) {
+	f := &fake{envelopes: threeMessages(), problems: problem.List{problem.At("f", 1, "x")}}
+	c, _ := serve(t, f)
+	ctx := context.Background()
+	if s, err := c.Status(ctx); err != nil || s.Version != "1" || !s.Started.Equal(noon) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if p, err := c.Reload(ctx); err != nil || !slices.Equal(p, f.problems) {
+		t.Errorf("%v, %v", p, err)
+	}
+	var list []Message
+	if err := c.List(ctx, "", func(m Message) bool { list = append(list, m); return true }); err != nil || len(list) != 3 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	if m := list[0]; !m.Next.Equal(noon.Add(time.Minute)) || m.State != "waiting" || len(m.Recipients) != 3 {
+		t.Errorf("%+v", m)
+	}
+	if m := list[1]; !m.Next.IsZero() || m.State != "held" {
+		t.Errorf("%+v", m)
+	}
+	if m := list[2]; m.Recipients[0].Alias != "info@xn--bcher-kva.example" {
+		t.Errorf("%+v", m)
+	}
+	d, err := c.Show(ctx, "AAAAAAAA")
+	if err != nil || d.ID != "AAAAAAAA" || d.Header != "Subject: x\r\n" || d.User != "u@x.example" || !d.Next.Equal(list[0].Next) {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func TestListIsAStream(t *testing.T) {
+	f := &fake{}
+	for range 100_000 {
+		f.envelopes = append(f.envelopes, threeMessages()[0])
+	}
+	c, _ := serve(t, f)
+	n := 0
+	if err := c.List(context.Background(), "two.example", func(Message) bool { n++; return n < 3 }); err != nil || n != 3 {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+func TestSelections(t *testing.T) {
+	tests := []struct {
+		name string
+		sel  Selection
+		want string // IDs
+		err  string
+	}{
+		{"one", Selection{IDs: []string{"BBBBBBBB"}}, "BBBBBBBB", ""},
+		{"two in their order", Selection{IDs: []string{"CCCCCCCC", "AAAAAAAA"}}, "CCCCCCCC AAAAAAAA", ""},
+		{"all", Selection{All: true}, "AAAAAAAA BBBBBBBB CCCCCCCC", ""},
+		{"a domain", Selection{Domain: "TWO.example."}, "AAAAAAAA", ""},
+		{"the domain of an alias", Selection{Domain: "bücher.example"}, "CCCCCCCC", ""},
+		{"a domain of none", Selection{Domain: "three.example"}, "", ""},
+		{"the sender's domain", Selection{Domain: "s.example"}, "", ""},
+		{"nothing", Selection{}, "", "name the messages"},
+		{"too much", Selection{IDs: []string{"AAAAAAAA"}, All: true}, "", "name the messages"},
+		{"no domain", Selection{Domain: "a b"}, "", "no domain name has"},
+		{"one that is not there", Selection{IDs: []string{"AAAAAAAA", "DDDDDDDD", "BBBBBBBB"}}, "AAAAAAAA BBBBBBBB", "DDDDDDDD: no such message in the queue"},
+		{"no ID", Selection{IDs: []string{"AAAAAAAA", "../../etc/passwd"}}, "", `"../../etc/passwd" is not a queue ID`},
+		{"an empty ID", Selection{IDs: []string{""}}, "", `"" is not a queue ID`},
+		{"a long ID", Selection{IDs: []string{strings.Repeat("A", 100_000)}}, "", "is not a queue ID"},
+		{"more than a request may hold", Selection{IDs: slices.Repeat([]string{"AAAAAAAA"}, 100_000)}, "", "too large"},
+	}
+	f := &fake{envelopes: threeMessages()}
+	c, _ := serve(t, f)
+	for _, tt := range tests {
+		for _, verb := range []string{"retry", "hold", "release", "remove"} {
+			t.Run(verb+" "+tt.name, func(t *testing.T) {
+				f.done = nil
+				ids, err := c.Change(context.Background(), verb, tt.sel)
+				if got := strings.Join(ids, " "); got != tt.want {
+					t.Errorf("changed %q, want %q", got, tt.want)
+				}
+				if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("%v, want %q", err, tt.err)
+				}
+				for i, id := range ids {
+					if f.done[i] != verb+" "+id {
+						t.Errorf("done: %q", f.done)
+					}
+				}
+				if len(f.done) != len(ids) {
+					t.Errorf("done: %q", f.done)
+				}
+			})
+		}
+	}
+}
+
+func TestFailuresOfASelectionAreTold(t *testing.T) {
+	f := &fake{envelopes: threeMessages(), full: errors.New("disk full")}
+	c, _ := serve(t, f)
+	if ids, err := c.Change(context.Background(), "hold", Selection{All: true}); len(ids) > 0 || err == nil || strings.Count(err.Error(), "disk full") != 3 {
+		t.Errorf("%q, %v", ids, err)
+	}
+}
+
+func TestErrorTexts(t *testing.T) {
+	c, _ := serve(t, &fake{envelopes: threeMessages()})
+	ctx := context.Background()
+	for id, want := range map[string]string{
+		"DDDDDDDD": "no such message in the queue", "..": "", "../status": "is not a queue ID", "a?b": "is not a queue ID", "": "relayd does not know",
+		strings.Repeat("A", 33): "is not a queue ID",
+	} {
+		if _, err := c.Show(ctx, id); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", id, err, want)
+		}
+	}
+	if _, err := c.Change(ctx, "explode", Selection{All: true}); err == nil || !strings.Contains(err.Error(), "relayd does not know POST /queue/explode") {
+		t.Error(err)
+	}
+	if err := c.List(ctx, "a b", func(Message) bool { return true }); err == nil || !strings.Contains(err.Error(), "no domain name has") {
+		t.Error(err)
+	}
+	for _, body := range []string{"", "x", "[]", `{"al":true}`, `{"all":true,"older":"1h"}`} {
+		if _, err := c.open(ctx, "POST", "/queue/remove", json.RawMessage(body)); err == nil {
+			t.Errorf("%q is a selection", body)
+		}
+	}
+}
+
+func TestClientWithoutADaemon(t *testing.T) {
+	path := socketPath(t)
+	ask := func() error { _, err := NewClient(path).Status(context.Background()); return err }
+	if err := ask(); !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), path) {
+		t.Errorf("no socket: %v", err)
+	}
+	leaveStale(t, path)
+	if err := ask(); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("a socket of a daemon that is gone: %v", err)
+	}
+}
+
+// leaveStale leaves a socket as a crash does.
+func leaveStale(t *testing.T, path string) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+}
+
+func TestAnswersThatBreakOff(t *testing.T) {
+	for _, text := range []string{"", "[", `[{"id":"AAAAAAAA"}`, `[{"id":"AAAAAAAA"},`, `[{"id":"AAAA`} {
+		path := socketPath(t)
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, text)
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		})}
+		go srv.Serve(l)
+		if err := NewClient(path).List(context.Background(), "", func(Message) bool { return true }); err == nil || !strings.Contains(err.Error(), "broke off") {
+			t.Errorf("%q: %v", text, err)
+		}
+		if _, err := NewClient(path).Status(context.Background()); err == nil {
+			t.Errorf("%q is a status", text)
+		}
+		srv.Close()
+	}
+}
