@@ -88,7 +88,7 @@ func parsePrivate(data []byte) (crypto.Signer, error) {
 		if bits := rsaBits(block.Bytes); bits > 0 && bits < minRSA {
 			return nil, errRSASize(bits)
 		}
-		return nil, fmt.Errorf("reading the private key: %w", err)
+		return nil, errors.New("there is no private key in this PEM block: the file is damaged (`relay-util dkim-keygen` makes a new key)")
 	}
 	switch key := key.(type) {
 	case *rsa.PrivateKey:

@@ -2,8 +2,6 @@ package smtpd
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"net"
 	"time"
 
@@ -182,9 +180,4 @@ func (g *gate) readDeadline() time.Time {
 		return g.budget.deadline()
 	}
 	return time.Now().Add(g.srv.opt.Limits.CommandTimeout)
-}
-
-// isLost reports whether err is the client's connection breaking, which needs no answer.
-func isLost(err error) bool {
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -350,5 +349,3 @@ func (g *gate) startTLS() error {
 	g.greeted, g.inMail, g.recipient, g.authed = false, false, false, false
 	return nil
 }
-
-func (g *gate) logger() *slog.Logger { return g.srv.log }

@@ -109,8 +109,10 @@ func (s *session) bodyError(err error) error {
 		return reply.New(452, "4.3.1", "There is no room for the message now, please try again later").Because(err)
 	case errors.Is(err, message.ErrTooLarge):
 		return tooLarge(s.srv.opt.Limits.MessageSize)
-	case errors.Is(err, message.ErrHeaderTooLarge), errors.Is(err, message.ErrTooManyFields):
-		return reply.New(552, "5.3.4", "The %v, more than is taken here", err)
+	case errors.Is(err, message.ErrHeaderTooLarge):
+		return reply.New(552, "5.3.4", "The header of the message is larger than the %d KiB that are taken here", message.MaxHeaderBytes>>10)
+	case errors.Is(err, message.ErrTooManyFields):
+		return reply.New(552, "5.3.4", "The header of the message has more than the %d fields that are taken here", message.MaxHeaderFields)
 	}
 	return err
 }

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"relayd/config"
+	"relayd/internal/demo"
+)
+
+// files writes a configuration folder and returns the name of its relayd.toml.
+func files(t *testing.T, texts map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range texts {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "relayd.toml")
+}
+
+func TestExitCodes(t *testing.T) {
+	const toml = "hostname = \"mx.example.test\"\npostmaster = \"me@elsewhere.test\"\n"
+	good := files(t, map[string]string{"relayd.toml": toml, "domains/example.test/aliases": "*: me@elsewhere.test\n"})
+	typo := files(t, map[string]string{"relayd.toml": toml, "domains/example.test/aliases": "# fine\nme you@elsewhere.test\n"})
+	broken := files(t, map[string]string{"relayd.toml": "hostname = \"mx.example.test\"\n[limits]\nrecipents = 5\n"})
+	unnamed := files(t, map[string]string{"relayd.toml": "# nothing\n"})
+	for _, c := range []struct {
+		args []string
+		code int
+		want string // in what is printed
+	}{
+		{[]string{"-version"}, 0, "relayd "},
+		{[]string{"-help"}, 0, "-demo"},
+		{[]string{"-frob"}, 2, "-frob"},
+		{[]string{"start"}, 2, `"start" is not known`},
+		{[]string{"-check", "-c", good}, 0, ""},
+		{[]string{"-check", "-c", typo}, 78, typo[:len(typo)-len("relayd.toml")] + "domains/example.test/aliases:2: "},
+		{[]string{"-check", "-c", broken}, 78, broken + ":3: "},
+		{[]string{"-check", "-c", unnamed}, 78, "hostname"},
+		{[]string{"-check", "-c", "/nonexistent/relayd.toml"}, 78, "/nonexistent/relayd.toml"},
+		{[]string{"-c", broken}, 78, "recipients"}, // the key that was meant
+	} {
+		var out bytes.Buffer
+		if code := run(c.args, &out, &out); code != c.code || !strings.Contains(out.String(), c.want) {
+			t.Errorf("relayd %q: exit %d, want %d with %q:\n%s", c.args, code, c.code, c.want, &out)
+		}
+	}
+}
+
+// A screen is written by many goroutines and watched by a test.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{}
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+func (s *screen) waitFor(t *testing.T, want string) {
+	t.Helper()
+	for deadline := time.After(30 * time.Second); !strings.Contains(s.String(), want); {
+		select {
+		case <-s.more:
+		case <-deadline:
+			t.Fatalf("no %q on the screen:\n%s", want, s)
+		}
+	}
+}
+
+func TestDemoShowsASignedMailAndLeavesNothing(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	out := &screen{more: make(chan struct{}, 1)}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		done <- demo.Run(ctx, out, func(ctx context.Context, c *config.Config, log *slog.Logger) (demo.Daemon, error) {
+			return start(ctx, c, log)
+		})
+	}()
+	out.waitFor(t, "DKIM       pass by example.test (ed25519-sha256), pass by example.test (rsa-sha256)")
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestADaemonGoesDownWhenItIsAsked(t *testing.T) {
+	file := files(t, map[string]string{"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n", t.TempDir())})
+	conf, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	log := slog.New(slog.DiscardHandler)
+	d, err := start(ctx, conf, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := start(ctx, conf, log); err == nil || !strings.Contains(err.Error(), "another relayd is running") {
+		t.Errorf("a second daemon on the same state: %v", err)
+	}
+	if s := d.Status(); len(s.Listeners) != 1 || s.Listeners[0].Address != d.Address("smtp") {
+		t.Errorf("status %+v", s)
+	}
+	stop()
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+}
