@@ -1,0 +1,177 @@
+// Package load makes mail: many connections at once submit small messages, each with an ID of its
+// own, until they are told to stop or the server goes away. It tells exactly which messages the
+// server has answered for, so that tests can find out whether they arrive.
+package load
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/smtp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options say what is sent where. Addr, From and To are required.
+type Options struct {
+	Addr        string
+	TLS         *tls.Config // implicit TLS; nil for none
+	User        string      // with it, AUTH PLAIN comes first
+	Password    string
+	From        string // reverse-path and author
+	To          string // forward-path
+	Connections int    // at once; 1 when 0
+	Size        int    // of a body in bytes, about
+	Prefix      string // of the IDs, to tell runs apart
+}
+
+// A Generator is one run. Its methods are safe for concurrent use.
+type Generator struct {
+	opt      Options
+	next     atomic.Int64
+	mu       sync.Mutex
+	accepted []string
+	more     chan struct{} // closed and replaced at every accepted message
+}
+
+// New makes a Generator that has not sent anything yet.
+func New(opt Options) *Generator {
+	opt.Connections = max(1, opt.Connections)
+	return &Generator{opt: opt, more: make(chan struct{})}
+}
+
+// Run sends until ctx ends or the server is gone: every connection goes on until it breaks. It
+// returns the first error of each that is not such an end, joined.
+func (g *Generator) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	errs := make([]error, g.opt.Connections)
+	for i := range errs {
+		wg.Go(func() { errs[i] = g.connection(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Accepted returns the IDs of all messages that the server has taken responsibility for.
+func (g *Generator) Accepted() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]string(nil), g.accepted...)
+}
+
+// Wait returns when n messages were accepted, or with ctx's error.
+func (g *Generator) Wait(ctx context.Context, n int) error {
+	for {
+		g.mu.Lock()
+		have, more := len(g.accepted), g.more
+		g.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d messages accepted: %w", have, n, ctx.Err())
+		}
+	}
+}
+
+func (g *Generator) connection(ctx context.Context) error {
+	conn, err := g.dial(ctx)
+	if err != nil {
+		return nil // the server is gone
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	conn.SetDeadline(time.Now().Add(10 * time.Minute))
+	host, _, _ := net.SplitHostPort(g.opt.Addr)
+	c, err := smtp.NewClient(conn, host)
+	if err == nil && g.opt.User != "" {
+		err = c.Auth(plain{g.opt.User, g.opt.Password})
+	}
+	for err == nil {
+		err = g.send(c)
+	}
+	if answered := new(smtpError); errors.As(err, &answered) {
+		return err
+	}
+	return nil
+}
+
+func (g *Generator) dial(ctx context.Context) (net.Conn, error) {
+	if g.opt.TLS != nil {
+		return (&tls.Dialer{Config: g.opt.TLS}).DialContext(ctx, "tcp", g.opt.Addr)
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", g.opt.Addr)
+}
+
+// An smtpError is a refusal where none was expected.
+type smtpError struct{ err error }
+
+func (e *smtpError) Error() string { return "refused: " + e.err.Error() }
+func (e *smtpError) Unwrap() error { return e.err }
+
+// send submits one message and notes it if it was accepted.
+func (g *Generator) send(c *smtp.Client) error {
+	id := fmt.Sprintf("%s-%d", g.opt.Prefix, g.next.Add(1))
+	if err := c.Mail(g.opt.From); err != nil {
+		return refusal(err)
+	}
+	if err := c.Rcpt(g.opt.To); err != nil {
+		return refusal(err)
+	}
+	w, err := c.Data()
+	if err != nil {
+		return refusal(err)
+	}
+	fmt.Fprintf(w, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n%s: %s\r\n\r\n", g.opt.From, g.opt.To, field, id)
+	for n := 0; n < g.opt.Size; n += 72 {
+		fmt.Fprint(w, strings.Repeat("x", 70)+"\r\n")
+	}
+	if err := w.Close(); err != nil { // the answer to the final dot
+		return refusal(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.accepted = append(g.accepted, id)
+	close(g.more)
+	g.more = make(chan struct{})
+	return nil
+}
+
+// refusal tells an answer from a connection that broke. 421 comes with the end of a connection.
+func refusal(err error) error {
+	code, _, _ := strings.Cut(err.Error(), " ")
+	if len(code) == 3 && strings.Trim(code, "0123456789") == "" && code != "421" {
+		return &smtpError{err}
+	}
+	return err
+}
+
+const field = "X-Load-ID"
+
+// ID is that of a message as it arrived, "" for one that was not made here.
+func ID(message []byte) string {
+	for line := range strings.SplitSeq(string(message), "\r\n") {
+		if id, ok := strings.CutPrefix(line, field+": "); ok {
+			return id
+		}
+		if line == "" {
+			break
+		}
+	}
+	return ""
+}
+
+// plain is AUTH PLAIN without net/smtp's own judgement of when that is safe.
+type plain struct{ user, password string }
+
+func (p plain) Start(*smtp.ServerInfo) (string, []byte, error) {
+	return "PLAIN", []byte("\x00" + p.user + "\x00" + p.password), nil
+}
+
+func (p plain) Next([]byte, bool) ([]byte, error) { return nil, nil }
