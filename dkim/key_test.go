@@ -84,7 +84,7 @@ func TestParseKeySaysWhatIsWrong(t *testing.T) {
 		{"a certificate", "example.org", "s", pemOf("CERTIFICATE", ec), `"CERTIFICATE"`},
 		{"encrypted", "example.org", "s", pemOf("ENCRYPTED PRIVATE KEY", ec), "passphrase"},
 		{"elliptic curve", "example.org", "s", pemOf("PRIVATE KEY", ec), "RSA and Ed25519"},
-		{"half a key", "example.org", "s", pemOf("PRIVATE KEY", ec[:40]), "reading the private key"},
+		{"half a key", "example.org", "s", pemOf("PRIVATE KEY", ec[:40]), "no private key in this PEM block"},
 		{"512 bits", "example.org", "s", pemOf("PRIVATE KEY", shortKey), "512 bits"},
 		{"512 bits, PKCS #1", "example.org", "s", pemOf("RSA PRIVATE KEY", shortKey[pkcs1At:]), "512 bits"},
 		{"no selector", "example.org", "", good, "selector"},
