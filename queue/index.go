@@ -2,140 +2,197 @@ package queue
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
-// An index orders work by when it is due. An item is the work of one message for one group.
-// Items whose group has no slot free are put aside, per group, so that ten thousand messages for
-// a destination that hangs are looked at once and not at every turn. Items are never searched
-// for: a change of a message makes its older items void, and they are dropped when they come up.
+// An index orders work by when it is due. An item is the work of one message for one group; it
+// is there once, in the heap of all, or put aside with its group. Items that are due while their
+// group has no slot free are put aside, so that ten thousand messages for a destination that
+// hangs are looked at once, and at later turns only the first of them.
 type index struct {
 	group   func(*Recipient) string
 	heap    itemHeap
-	blocked map[string][]item // due, waiting for a slot; in order
-	ready   map[string]bool   // groups of blocked in which a slot may have become free
+	blocked map[string]*itemHeap // by group; none of them empty
 }
 
 type item struct {
-	entry *entry
-	gen   int
-	group string
-	due   time.Time
+	entry   *entry
+	group   string
+	indexes []int // recipients of entry that are waiting and not taken
+	due     time.Time
+	soonest time.Time // what due is to become
+	heap    *itemHeap // that it is in; nil: none
+	at      int       // where in heap
 }
-
-func (it item) void() bool { return it.gen != it.entry.gen || it.entry.out[it.group] }
 
 func (x *index) init(group func(*Recipient) string) {
-	x.group, x.blocked, x.ready = group, map[string][]item{}, map[string]bool{}
+	x.group, x.blocked = group, map[string]*itemHeap{}
 }
 
-// schedule enters all work of m that is not claimed, in place of what was entered before.
+// schedule brings the items of m in line with its recipients. It must follow every change of
+// them, and of what is taken.
 func (x *index) schedule(m *entry) {
-	m.gen++
-	due := map[string]time.Time{}
+	for _, it := range m.items {
+		it.indexes = it.indexes[:0]
+	}
 	for i := range m.env.Recipients {
 		r := &m.env.Recipients[i]
-		if r.State != Waiting {
+		if r.State != Waiting || m.out[i] {
 			continue
 		}
-		g := x.group(r)
-		if t, ok := due[g]; !ok || r.Next.Before(t) {
-			due[g] = r.Next
+		it := m.item(x.group(r))
+		if len(it.indexes) == 0 || r.Next.Before(it.soonest) {
+			it.soonest = r.Next
+		}
+		it.indexes = append(it.indexes, i)
+	}
+	m.items = slices.DeleteFunc(m.items, func(it *item) bool {
+		if len(it.indexes) == 0 {
+			x.leave(it)
+			return true
+		}
+		if it.heap == nil || !it.due.Equal(it.soonest) {
+			x.leave(it)
+			it.due = it.soonest
+			heap.Push(&x.heap, it)
+		}
+		return false
+	})
+}
+
+// item is m's item for group, a new one where there is none.
+func (m *entry) item(group string) *item {
+	for _, it := range m.items {
+		if it.group == group {
+			return it
 		}
 	}
-	for g, t := range due {
-		if !m.out[g] {
-			heap.Push(&x.heap, item{m, m.gen, g, t})
-		}
+	it := &item{entry: m, group: group}
+	m.items = append(m.items, it)
+	return it
+}
+
+// forget takes all of m's items out.
+func (x *index) forget(m *entry) {
+	for _, it := range m.items {
+		x.leave(it)
+	}
+	m.items = nil
+}
+
+// leave takes it out of the heap that it is in.
+func (x *index) leave(it *item) {
+	h := it.heap
+	if h == nil {
+		return
+	}
+	heap.Remove(h, it.at)
+	if h != &x.heap && len(*h) == 0 {
+		delete(x.blocked, it.group)
 	}
 }
 
-// claim takes up to max due items for which free finds a slot, and tells when the next is due.
-func (x *index) claim(now time.Time, max int, free func(string) bool) (claimed []item, next time.Time) {
-	if max == 0 {
+// block puts it aside.
+func (x *index) block(it *item) {
+	h := x.blocked[it.group]
+	if h == nil {
+		h = new(itemHeap)
+		x.blocked[it.group] = h
+	}
+	heap.Push(h, it)
+}
+
+// nominate brings the first of what is put aside for group back among all.
+func (x *index) nominate(group string) {
+	if h := x.blocked[group]; h != nil {
+		it := (*h)[0]
+		x.leave(it)
+		heap.Push(&x.heap, it)
+	}
+}
+
+// claim takes up to limit due items for which free finds a slot, and tells when the next is due.
+func (x *index) claim(now time.Time, limit int, free func(string) bool) (claimed []claim, next time.Time) {
+	if limit <= 0 {
 		return nil, time.Time{} // a slot that becomes free makes the next claim
 	}
-	ready := x.ready
-	x.ready = map[string]bool{}
-	for g := range ready {
-		claimed = x.claimBlocked(claimed, g, max, free)
+	for group := range x.blocked {
+		x.nominate(group)
 	}
+	refused := map[string]bool{}
 	for len(x.heap) > 0 {
 		it := x.heap[0]
-		switch {
-		case it.void():
-			heap.Pop(&x.heap)
-			continue
-		case it.due.After(now):
+		if it.due.After(now) {
 			return claimed, it.due
-		case len(claimed) >= max:
-			return claimed, time.Time{}
 		}
-		heap.Pop(&x.heap)
-		if len(x.blocked[it.group]) > 0 || !free(it.group) {
-			x.blocked[it.group] = append(x.blocked[it.group], it)
+		if len(claimed) >= limit {
+			break
+		}
+		x.leave(it)
+		if refused[it.group] || !free(it.group) {
+			refused[it.group] = true
+			x.block(it)
 			continue
 		}
-		it.entry.out[it.group] = true
-		claimed = append(claimed, it)
+		claimed = append(claimed, x.take(it, now))
+		x.nominate(it.group)
 	}
 	return claimed, time.Time{}
 }
 
-func (x *index) claimBlocked(claimed []item, group string, max int, free func(string) bool) []item {
-	list := x.blocked[group]
-	for len(list) > 0 {
-		it := list[0]
-		if it.void() {
-			list = list[1:]
-			continue
-		}
-		if len(claimed) >= max || !free(group) {
-			break
-		}
-		list = list[1:]
-		it.entry.out[group] = true
-		claimed = append(claimed, it)
-	}
-	if len(list) == 0 {
-		delete(x.blocked, group)
-	} else {
-		x.blocked[group] = list
-		if len(claimed) >= max {
-			x.ready[group] = true
-		}
-	}
-	return claimed
+// A claim is what was taken of an item.
+type claim struct {
+	entry   *entry
+	group   string
+	indexes []int
 }
 
-// unblock has the next claim look at what waits for a slot in group.
-func (x *index) unblock(group string) {
-	if len(x.blocked[group]) > 0 {
-		x.ready[group] = true
+// take takes the recipients of it that are due. The others stay, as an item that is due later.
+func (x *index) take(it *item, now time.Time) claim {
+	c := claim{entry: it.entry, group: it.group}
+	if c.entry.out == nil {
+		c.entry.out = map[int]bool{}
 	}
-}
-
-// due lists the recipients of e in group that are due.
-func (x *index) due(e *Envelope, group string, now time.Time) []int {
-	var indexes []int
-	for i := range e.Recipients {
-		r := &e.Recipients[i]
-		if r.State == Waiting && !r.Next.After(now) && x.group(r) == group {
-			indexes = append(indexes, i)
+	for _, i := range it.indexes {
+		if !c.entry.env.Recipients[i].Next.After(now) {
+			c.indexes = append(c.indexes, i)
+			c.entry.out[i] = true
 		}
 	}
-	return indexes
+	x.schedule(c.entry)
+	return c
 }
 
-type itemHeap []item
+// giveBack undoes take.
+func (x *index) giveBack(m *entry, indexes []int) {
+	for _, i := range indexes {
+		delete(m.out, i)
+	}
+	x.schedule(m)
+}
+
+// An itemHeap is a container/heap by due time whose items know where they are.
+type itemHeap []*item
 
 func (h itemHeap) Len() int           { return len(h) }
 func (h itemHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h itemHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *itemHeap) Push(x any)        { *h = append(*h, x.(item)) }
+func (h itemHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+
+func (h *itemHeap) Push(x any) {
+	it := x.(*item)
+	it.heap, it.at = h, len(*h)
+	*h = append(*h, it)
+}
+
 func (h *itemHeap) Pop() any {
 	old := *h
 	it := old[len(old)-1]
+	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
+	it.heap = nil
 	return it
 }

@@ -1,5 +1,5 @@
 // Package queue holds the mail that was promised. What Add has taken is kept until every
-// recipient has it, was refused for good, or the message is older than Lifetime; it survives
+// recipient has it, was refused for good, or was tried for as long as Lifetime; it survives
 // kill -9 and a power cut, for Add returns only after the disk has it.
 //
 // A message is tried at once, then after 5 minutes, and after twice as long each time up to 4
@@ -7,97 +7,31 @@
 // per group of recipients that share a way out, so that one slow destination delays nobody else.
 // When a recipient fails for good a DSN (RFC 3464) goes to the sender, if the sender is known to
 // have really sent the message; never to anybody else.
+//
+// In doubt the queue does a thing twice rather than not at all: a crash between a delivery and
+// its record makes a duplicate, never a loss.
 package queue
 
 import (
 	"context"
-	"errors"
+	"hash/maphash"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
-	"relayd/address"
 	"relayd/reply"
 )
 
-// An Envelope is everything about a message but its bytes.
-type Envelope struct {
-	ID         string          `json:"id"`
-	Received   time.Time       `json:"received"`
-	Sender     address.Address `json:"sender"`         // reverse-path as it came; "" is "<>"
-	User       address.Address `json:"user,omitzero"`  // who submitted it, when somebody logged in
-	Authentic  bool            `json:"authentic"`      // Sender has really sent it, and so may get a DSN
-	UTF8       bool            `json:"utf8,omitempty"` // cannot go to a server without SMTPUTF8
-	EightBit   bool            `json:"8bit,omitempty"`
-	Return     string          `json:"ret,omitempty"`   // DSN RET
-	EnvelopeID string          `json:"envid,omitempty"` // DSN ENVID
-	Size       int64           `json:"size"`            // of the body in bytes
-	Recipients []Recipient     `json:"recipients"`
-}
-
-// A Recipient is one forward-path and how far its copy has come.
-type Recipient struct {
-	Address    address.Address `json:"address"`
-	Via        []string        `json:"via,omitempty"`    // hosts to use instead of the domain's MX
-	Pipe       []string        `json:"pipe,omitempty"`   // a program that takes the message on standard input
-	ReturnPath address.Address `json:"return_path"`      // reverse-path under which this copy leaves
-	Fields     string          `json:"fields,omitempty"` // header fields in front of this copy alone
-	Alias      address.Address `json:"alias,omitzero"`   // the hosted address that was written to, if Address came from it
-	Original   string          `json:"orcpt,omitempty"`  // DSN ORCPT
-	Notify     []string        `json:"notify,omitempty"` // DSN NOTIFY
-	Status     `json:"status"` // changes with every attempt
-}
-
-// A Status is how far the copy for one recipient has come.
-type Status struct {
-	State     State     `json:"state"`
-	Attempts  int       `json:"attempts,omitempty"`
-	Next      time.Time `json:"next,omitzero"` // when Waiting: not tried before
-	LastTry   time.Time `json:"last_try,omitzero"`
-	LastHost  string    `json:"last_host,omitempty"`
-	LastReply string    `json:"last_reply,omitempty"`
-	Delayed   bool      `json:"delayed,omitempty"` // the delay notice was sent
-}
-
-// State is the word that queue-list shows.
-type State string
-
-// A recipient is Waiting until it is one of the others. A Held one is tried when it is released.
-const (
-	Waiting   State = "waiting"
-	Held      State = "held"
-	Delivered State = "delivered"
-	Failed    State = "failed"
-)
-
-// done reports whether nothing is left to be done for the recipient.
-func (s Status) done() bool { return s.State == Delivered || s.State == Failed }
-
-// done reports whether the message can be forgotten.
-func (e *Envelope) done() bool {
-	for i := range e.Recipients {
-		if !e.Recipients[i].done() {
-			return false
-		}
-	}
-	return true
-}
-
-// Work is one attempt: a message, and the recipients of it that go the same way now.
-type Work struct {
-	Envelope *Envelope // a copy; the deliverer may read it freely
-	Indexes  []int     // into Envelope.Recipients
-	Group    string
-	Body     func() (io.ReadCloser, error) // opens the message's bytes; each call reads from the start
-}
-
 // An Outcome is what an attempt came to for one recipient.
 type Outcome struct {
-	State State // Delivered, Failed, Held, or Waiting to be tried again
+	State State // Delivered, Failed, Held, or Waiting to be tried again, as is any other
 	// Reply is the remote server's answer, or ours if it never came to one.
 	Reply *reply.Reply
 	Host  string // who gave it
 	// Into replaces the recipient, when its address turned out to be an alias; State is ignored.
+	// Those in it without a state become Waiting, and are due at once. They are known to the
+	// sender by the Alias of the recipient that they replace, where that has one.
 	Into []Recipient
 	// Reported says that the next server takes over the sender's wish for a success DSN.
 	Reported bool
@@ -108,41 +42,18 @@ type Deliverer interface {
 	// Group names the way that mail for r takes. It must be quick.
 	Group(r *Recipient) string
 	// Deliver makes one attempt and returns one outcome for each of w.Indexes, in order. It
-	// returns soon after ctx ends.
+	// returns soon after ctx ends. If it panics, or outcomes are missing, those recipients are
+	// tried again later.
 	Deliver(ctx context.Context, w *Work) []Outcome
 }
 
-// A Store keeps messages durably and knows which work is due. All of its methods are safe for
-// concurrent use.
-type Store interface {
-	// Add keeps the message; after nil it survives a power cut. e.Size is set from body. After
-	// an error nothing is kept.
-	Add(e *Envelope, body io.Reader) error
-	// Update changes recipients of a message, those of a higher index than it has being added.
-	// With sync it survives a power cut; without, a crash of the process. A message that is
-	// done is removed.
-	Update(id string, changes map[int]Recipient, sync bool) error
-	Remove(id string) error
-	// Get returns a copy of the envelope, nil if there is none.
-	Get(id string) *Envelope
-	Body(id string) (io.ReadCloser, error)
-	// List calls yield for a copy of each envelope, oldest first, until it returns false.
-	List(yield func(*Envelope) bool)
-	// Claim takes up to max pieces of work that are due at now from groups that free lets have
-	// more, the longest due first. Work stays taken until Done. When nothing more is due it also
-	// tells when the next work will be (zero: when something changes).
-	Claim(now time.Time, max int, free func(group string) bool) ([]*Work, time.Time)
-	// Done gives work back after its outcome was recorded by Update.
-	Done(w *Work)
-}
-
-// ErrNotFound says that there is no message of that ID in the queue.
-var ErrNotFound = errors.New("no such message in the queue")
-
 // Options are a Queue's. All are required but Now.
 type Options struct {
-	Hostname     string
-	Lifetime     time.Duration // after which a recipient fails
+	Hostname string
+	// Lifetime is how long a recipient is tried before it fails. Only the time between attempts
+	// counts, each wait no longer than it was meant to be: so neither a clock that jumped nor a
+	// week without power makes mail fail that was tried once or twice.
+	Lifetime     time.Duration
 	DelayWarning time.Duration // after which a submitter is told; 0: never
 	Workers      int           // attempts at once
 	PerGroup     int           // attempts at once in one group
@@ -159,6 +70,7 @@ type Queue struct {
 	store   Store
 	deliver Deliverer
 	wake    chan struct{}
+	locks   idLocks // held from reading an envelope to recording what follows from it
 }
 
 // New makes a queue; Run starts it.
@@ -166,17 +78,24 @@ func New(opt Options, store Store, deliver Deliverer) *Queue {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Queue{opt: opt, store: store, deliver: deliver, wake: make(chan struct{}, 1)}
+	return &Queue{opt: opt, store: store, deliver: deliver, wake: make(chan struct{}, 1), locks: idLocks{seed: maphash.MakeSeed()}}
 }
+
+// now is the wall clock without the monotonic reading, which times read from the disk do not
+// have: a comparison of the one kind with the other is no order.
+func (q *Queue) now() time.Time { return q.opt.Now().Round(0) }
 
 // Add takes responsibility for a message: after nil it will be delivered or its failure told.
 // Recipients without a state become Waiting. An error is the disk's, and nothing was taken.
 func (q *Queue) Add(e *Envelope, body io.Reader) error {
+	e.Received = e.Received.Round(0)
+	due := e.Received
+	if now := q.now(); due.After(now) {
+		due = now
+	}
 	for i := range e.Recipients {
-		r := &e.Recipients[i]
-		if r.State == "" {
-			r.State = Waiting
-			r.Next = e.Received
+		if r := &e.Recipients[i]; r.State == "" {
+			r.State, r.Next = Waiting, due
 		}
 	}
 	if err := q.store.Add(e, body); err != nil {
@@ -205,8 +124,12 @@ func (q *Queue) Get(id string) (*Envelope, error) {
 	return nil, ErrNotFound
 }
 
-// Remove forgets a message without telling anybody.
+// Body opens the bytes of a message; the caller closes it.
+func (q *Queue) Body(id string) (io.ReadCloser, error) { return q.store.Body(id) }
+
+// Remove forgets a message without telling anybody. An attempt that is under way goes on.
 func (q *Queue) Remove(id string) error {
+	defer q.locks.lock(id)()
 	if err := q.store.Remove(id); err != nil {
 		return err
 	}
@@ -214,15 +137,18 @@ func (q *Queue) Remove(id string) error {
 	return nil
 }
 
-// Retry makes everything of a message that waits due now. Held recipients stay held.
+// Retry makes everything of a message that waits due now. Held recipients stay held. One that is
+// being tried is tried again after that.
 func (q *Queue) Retry(id string) error {
+	now := q.now()
 	return q.change(id, func(s *Status) bool {
-		s.Next = q.opt.Now()
+		s.Next = now
 		return s.State == Waiting
 	})
 }
 
-// Hold keeps a message from being tried until Release.
+// Hold keeps a message from being tried until Release. An attempt that is under way goes on, and
+// if it delivers or fails for good that stands.
 func (q *Queue) Hold(id string) error {
 	return q.change(id, func(s *Status) bool {
 		was := s.State
@@ -233,14 +159,17 @@ func (q *Queue) Hold(id string) error {
 
 // Release makes what is held due now.
 func (q *Queue) Release(id string) error {
+	now := q.now()
 	return q.change(id, func(s *Status) bool {
 		was := s.State
-		s.State, s.Next = Waiting, q.opt.Now()
+		s.State, s.Next = Waiting, now
 		return was == Held
 	})
 }
 
+// change does f to every recipient of a message and keeps those for which it returns true.
 func (q *Queue) change(id string, f func(*Status) bool) error {
+	defer q.locks.lock(id)()
 	e, err := q.Get(id)
 	if err != nil {
 		return err
@@ -251,12 +180,21 @@ func (q *Queue) change(id string, f func(*Status) bool) error {
 			changes[i] = r
 		}
 	}
-	if err := q.store.Update(id, changes, true); err != nil {
-		return err
+	if len(changes) == 0 {
+		return nil
 	}
-	q.poke()
-	return nil
+	defer q.poke()
+	return q.store.Update(id, changes, true)
 }
 
-// Body opens the bytes of a message.
-func (q *Queue) Body(id string) (io.ReadCloser, error) { return q.store.Body(id) }
+// idLocks are locks by queue ID. Two IDs may share one, so nobody takes a second.
+type idLocks struct {
+	seed  maphash.Seed
+	locks [64]sync.Mutex
+}
+
+func (l *idLocks) lock(id string) (unlock func()) {
+	m := &l.locks[maphash.String(l.seed, id)%uint64(len(l.locks))]
+	m.Lock()
+	return m.Unlock
+}

@@ -2,14 +2,9 @@ package queue
 
 import (
 	"context"
-	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
-
-	"relayd/reply"
 )
 
 // Run makes attempts until ctx ends. Those under way then have Grace to come to their end, for
@@ -24,13 +19,20 @@ func (q *Queue) Run(ctx context.Context) {
 	}()
 	var slots slots
 	slots.init(q.opt.Workers, q.opt.PerGroup)
-	for {
-		work, next := q.store.Claim(q.opt.Now(), slots.left(), slots.take)
+	for last := (time.Time{}); ; {
+		now := q.now()
+		if last.IsZero() || now.Before(last.Add(-clockNoise)) {
+			q.mendTimes(now)
+		}
+		last = now
+		work, next := q.store.Claim(now, slots.left(), slots.take)
 		for _, w := range work {
 			running.Go(func() {
+				// The last of these is first: when the scheduler looks again, the slot must be
+				// free and the work given back, for nothing else would make it look once more.
 				defer q.poke()
-				defer slots.release(w.Group)
 				defer q.store.Done(w)
+				defer slots.release(w.Group)
 				q.attempt(attempts, w)
 			})
 		}
@@ -40,11 +42,18 @@ func (q *Queue) Run(ctx context.Context) {
 	}
 }
 
+const (
+	// longestWait bounds a sleep, so that a clock that was set is noticed.
+	longestWait = time.Minute
+	// clockNoise is how far the clock may go back without anything being looked through for it.
+	clockNoise = time.Minute
+)
+
 // wait returns true when there may be work again, false when ctx has ended.
 func (q *Queue) wait(ctx context.Context, next time.Time) bool {
 	var due <-chan time.Time
 	if !next.IsZero() {
-		t := time.NewTimer(next.Sub(q.opt.Now()))
+		t := time.NewTimer(min(next.Sub(q.now()), longestWait))
 		defer t.Stop()
 		due = t.C
 	}
@@ -55,6 +64,34 @@ func (q *Queue) wait(ctx context.Context, next time.Time) bool {
 	case <-due:
 	}
 	return ctx.Err() == nil
+}
+
+// mendTimes makes due what is further in the future than any retry can be. The clock has been
+// set back since its time was reckoned; to wait until it is there again may take years.
+func (q *Queue) mendTimes(now time.Time) {
+	implausible := now.Add(longest(lastRetry) + clockNoise)
+	mend := func(s *Status) bool {
+		late := s.State == Waiting && s.Next.After(implausible)
+		if late {
+			s.Next = now
+		}
+		return late
+	}
+	var ids []string
+	q.store.List(func(e *Envelope) bool {
+		for i := range e.Recipients {
+			if mend(&e.Recipients[i].Status) {
+				ids = append(ids, e.ID)
+				break
+			}
+		}
+		return true
+	})
+	for _, id := range ids {
+		if err := q.change(id, mend); err != nil {
+			q.opt.Log.Error("the clock was set back, and a new time to try cannot be recorded", "id", id, "error", err.Error())
+		}
+	}
 }
 
 // slots bound the attempts at once: in all, and in one group, so that a destination that hangs
@@ -95,147 +132,10 @@ func (s *slots) release(group string) {
 	}
 }
 
-// attempt makes one attempt and records what it came to.
-func (q *Queue) attempt(ctx context.Context, w *Work) {
-	now := q.opt.Now()
-	started := map[int]Recipient{}
-	for _, i := range w.Indexes {
-		r := &w.Envelope.Recipients[i]
-		r.Attempts++
-		r.LastTry = now
-		r.Next = now.Add(backoff(r.Attempts))
-		if end := w.Envelope.Received.Add(q.opt.Lifetime); now.Before(end) && r.Next.After(end) {
-			r.Next = end.Add(time.Second) // the last attempt, so that the sender hears of it in time
-		}
-		started[i] = *r
+// contain keeps a panic in what concerns one message from reaching the process, and with it
+// every other message. It is to be deferred.
+func (q *Queue) contain(id string) {
+	if p := recover(); p != nil {
+		q.opt.Log.Error("panic while delivering", "id", id, "panic", p, "stack", string(debug.Stack()))
 	}
-	// Recorded first: a message that brings the process down must not be tried again at once,
-	// for ever.
-	if err := q.store.Update(w.Envelope.ID, started, false); err != nil {
-		q.opt.Log.Error("an attempt could not be recorded", "id", w.Envelope.ID, "error", err.Error())
-		return
-	}
-	q.settle(w, q.tryDeliver(ctx, w))
-}
-
-// tryDeliver keeps a panic in a delivery from reaching the process.
-func (q *Queue) tryDeliver(ctx context.Context, w *Work) (outcomes []Outcome) {
-	defer func() {
-		if p := recover(); p != nil {
-			q.opt.Log.Error("panic while delivering", "id", w.Envelope.ID, "panic", p, "stack", string(debug.Stack()))
-			outcomes = nil
-		}
-		for len(outcomes) < len(w.Indexes) {
-			outcomes = append(outcomes, Outcome{State: Waiting, Reply: reply.Internal(nil)})
-		}
-	}()
-	return q.deliver.Deliver(ctx, w)
-}
-
-// settle records outcomes, after the DSNs that follow from them are safely in the queue.
-func (q *Queue) settle(w *Work, outcomes []Outcome) {
-	e := w.Envelope
-	changes := map[int]Recipient{}
-	var failed, delayed, relayed []int
-	for n, i := range w.Indexes {
-		o, r := outcomes[n], &e.Recipients[i]
-		if len(o.Into) > 0 {
-			q.expand(e, i, o.Into, changes)
-			continue
-		}
-		r.State, r.LastHost = o.State, o.Host
-		if o.Reply != nil {
-			r.LastReply = o.Reply.String()
-		}
-		q.expire(e, r)
-		switch {
-		case r.State == Failed:
-			failed = append(failed, i)
-		case r.State == Delivered && slices.Contains(r.Notify, "SUCCESS") && !o.Reported:
-			relayed = append(relayed, i)
-		case r.State == Waiting && q.isLate(e, r):
-			r.Delayed = true
-			delayed = append(delayed, i)
-		}
-		changes[i] = *r
-		q.logOutcome(e, r, o)
-	}
-	q.notify(e, failed, actionFailed)
-	q.notify(e, relayed, actionRelayed)
-	q.notify(e, delayed, actionDelayed)
-	if err := q.store.Update(e.ID, changes, true); err != nil {
-		q.opt.Log.Error("an outcome could not be recorded: the message will be tried again", "id", e.ID, "error", err.Error())
-	}
-}
-
-// expand replaces recipient i by those that its address stands for: the first in its place.
-func (q *Queue) expand(e *Envelope, i int, into []Recipient, changes map[int]Recipient) {
-	for n, r := range into {
-		r.State, r.Next = Waiting, q.opt.Now()
-		if n == 0 {
-			e.Recipients[i] = r
-			changes[i] = r
-			continue
-		}
-		e.Recipients = append(e.Recipients, r)
-		changes[len(e.Recipients)-1] = r
-	}
-}
-
-// expire turns a recipient that has waited for longer than Lifetime into a failed one. A clock
-// that jumped cannot do it alone: the age must also be one that the attempts can explain.
-func (q *Queue) expire(e *Envelope, r *Recipient) {
-	if r.State == Waiting && q.opt.Now().Sub(e.Received) > q.opt.Lifetime && r.Attempts > 1 {
-		r.State = Failed
-		r.LastReply = "554 5.4.7 Given up after " + age(q.opt.Lifetime) + "; last: " + r.LastReply
-	}
-}
-
-func (q *Queue) isLate(e *Envelope, r *Recipient) bool {
-	return q.opt.DelayWarning > 0 && !r.Delayed && q.opt.Now().Sub(e.Received) > q.opt.DelayWarning
-}
-
-func (q *Queue) logOutcome(e *Envelope, r *Recipient, o Outcome) {
-	attrs := []any{"id", e.ID, "to", "<" + r.Address.String() + ">", "host", o.Host, "reply", r.LastReply, "attempts", r.Attempts}
-	if !r.Alias.IsNull() {
-		attrs = append(attrs, "alias", r.Alias.String())
-	}
-	if o.Reply != nil && o.Reply.Cause != nil {
-		attrs = append(attrs, "cause", o.Reply.Cause.Error())
-	}
-	switch r.State {
-	case Delivered:
-		q.opt.Log.Info("delivered", attrs...)
-	case Failed:
-		q.opt.Log.Warn("failed", attrs...)
-	case Held:
-		q.opt.Log.Warn("held: see `relay-util queue-show "+e.ID+"`", attrs...)
-	default:
-		q.opt.Log.Info("deferred", append(attrs, "next", r.Next.Format(time.RFC3339))...)
-	}
-}
-
-// Retry times: RFC 5321 section 4.5.4.1 wants 30 minutes at least, which suits a destination
-// that is down; greylisting and passing faults are over sooner.
-const (
-	firstRetry = 5 * time.Minute
-	lastRetry  = 4 * time.Hour
-)
-
-// backoff is how long to wait after so many attempts (from 1): 5, 10, 20 … minutes up to 4
-// hours, ±10 % so that what failed together does not come back together.
-func backoff(attempts int) time.Duration {
-	d := lastRetry
-	if attempts < 7 {
-		d = min(firstRetry<<(attempts-1), lastRetry)
-	}
-	return d - d/10 + rand.N(d/5)
-}
-
-// age says a duration as people do.
-func age(d time.Duration) string {
-	if d >= 48*time.Hour {
-		return fmt.Sprintf("%d days", int(d.Hours()/24))
-	}
-	return fmt.Sprintf("%d hours", max(1, int(d.Hours())))
 }

@@ -144,11 +144,11 @@ func (h *house) deliver(c *Client, sender string, rcpts []string, text string) (
 	}
 	e, err := h.queue.Get(tx.ID)
 	if err != nil {
-		h.t.Fatal(err)
+		return nil, "", err
 	}
 	body, err := h.queue.Body(tx.ID)
 	if err != nil {
-		h.t.Fatal(err)
+		return nil, "", err
 	}
 	defer body.Close()
 	bytes, err := io.ReadAll(body)

@@ -1,0 +1,208 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"relayd/reply"
+)
+
+// attempt makes one attempt and records what it came to.
+func (q *Queue) attempt(ctx context.Context, w *Work) {
+	defer q.contain(w.Envelope.ID)
+	if try := q.begin(w); try != nil {
+		q.settle(try, q.tryDeliver(ctx, try))
+	}
+}
+
+// begin records an attempt before it is made: a message that brings the process down must not
+// be tried again at once, for ever. It returns the work with the recipients as recorded, without
+// those that were held since it was claimed; nil if nothing is left.
+func (q *Queue) begin(w *Work) *Work {
+	id := w.Envelope.ID
+	defer q.locks.lock(id)()
+	e := q.store.Get(id)
+	if e == nil {
+		return nil
+	}
+	try := &Work{Envelope: e, Group: w.Group, Body: w.Body}
+	changes := map[int]Recipient{}
+	now, chance := q.now(), rand.Float64()
+	for _, i := range w.Indexes {
+		r := &e.Recipients[i]
+		if r.State != Waiting {
+			continue
+		}
+		q.count(e, r, now, chance)
+		changes[i] = *r
+		try.Indexes = append(try.Indexes, i)
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	err := q.store.Update(id, changes, false)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		// It is made all the same: where the disk is full, delivery is what makes room.
+		q.opt.Log.Error("an attempt could not be recorded", "id", id, "error", err.Error())
+	}
+	return try
+}
+
+// tryDeliver returns one outcome for each of w.Indexes, whatever the deliverer does.
+func (q *Queue) tryDeliver(ctx context.Context, w *Work) (outcomes []Outcome) {
+	defer func() {
+		for len(outcomes) < len(w.Indexes) {
+			outcomes = append(outcomes, Outcome{State: Waiting, Reply: reply.Internal(nil)})
+		}
+	}()
+	defer q.contain(w.Envelope.ID)
+	return q.deliver.Deliver(ctx, w)
+}
+
+// A settlement is what follows from an attempt.
+type settlement struct {
+	e       *Envelope // as it is now, with what follows
+	now     time.Time
+	changes map[int]Recipient
+	again   map[int]Recipient // those that failed, as they are if the sender cannot be told
+	relayed []int
+	delayed []int
+}
+
+// settle records outcomes, after the DSNs that follow from them are safely in the queue. What the
+// admin has asked for since the attempt began is kept.
+func (q *Queue) settle(w *Work, outcomes []Outcome) {
+	id := w.Envelope.ID
+	defer q.locks.lock(id)()
+	e := q.store.Get(id)
+	if e == nil {
+		q.opt.Log.Info("a message was removed while it was tried", "id", id)
+		return
+	}
+	s := &settlement{e: e, now: q.now(), changes: map[int]Recipient{}, again: map[int]Recipient{}}
+	for n, i := range w.Indexes {
+		q.judge(s, i, &w.Envelope.Recipients[i], outcomes[n])
+	}
+	q.tell(s)
+	for n, i := range w.Indexes {
+		r := &e.Recipients[i]
+		s.changes[i] = *r
+		if r.Expanded == w.Envelope.Recipients[i].Expanded {
+			q.logOutcome(e, r, outcomes[n])
+		}
+	}
+	if err := q.store.Update(id, s.changes, true); err != nil {
+		q.opt.Log.Error("an outcome could not be recorded: after a restart the message may be tried again", "id", id, "error", err.Error())
+	}
+}
+
+// judge brings recipient i to where outcome o has it. was is how the attempt found it.
+func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
+	r := &s.e.Recipients[i]
+	asked := r.State != Waiting || !r.Next.Equal(was.Next) // the admin, for something else
+	if !asked {
+		r.Next = s.now.Add(was.Next.Sub(was.LastTry)) // the wait begins when the attempt has ended
+	}
+	if len(o.Into) > 0 {
+		if r.Expanded < maxExpansions {
+			s.expand(i, o.Into)
+			return
+		}
+		o.State, o.Reply = Failed, reply.New(554, "5.4.6", "Mail for %s is forwarded in a circle", r.name())
+	}
+	r.LastHost = o.Host
+	if o.Reply != nil {
+		r.LastReply = o.Reply.String()
+	}
+	switch {
+	case o.State == Delivered:
+		r.State = Delivered
+		if slices.Contains(r.Notify, "SUCCESS") && !o.Reported {
+			s.relayed = append(s.relayed, i)
+		}
+	case o.State == Failed:
+		s.again[i] = *r
+		r.State = Failed
+	case asked:
+	case o.State == Held:
+		r.State = Held
+	case q.expired(r):
+		s.again[i] = *r
+		r.State = Failed
+		r.LastReply = "554 5.4.7 Given up after " + age(q.opt.Lifetime) + "; last: " + r.LastReply
+	case q.late(s.e, r, s.now):
+		s.delayed = append(s.delayed, i)
+	}
+}
+
+// maxExpansions bounds how often a recipient leads to others, for each time is at once after the
+// one before. Alias files are free of circles, but two versions of one together may hold one.
+const maxExpansions = 10
+
+// expand replaces recipient i by those that its address stands for: the first in its place.
+func (s *settlement) expand(i int, into []Recipient) {
+	old := s.e.Recipients[i]
+	for n, r := range into {
+		switch {
+		case old.State == Held:
+			r.State = Held
+		case r.State == "":
+			r.State = Waiting
+		}
+		r.Next, r.Tried, r.Delayed, r.Expanded = s.now, old.Tried, old.Delayed, old.Expanded+1
+		if !old.Alias.IsNull() {
+			r.Alias = old.Alias
+		}
+		if n == 0 {
+			s.e.Recipients[i] = r
+			continue
+		}
+		s.e.Recipients = append(s.e.Recipients, r)
+		s.changes[len(s.e.Recipients)-1] = r
+	}
+}
+
+// tell sends the DSNs that are due. Who failed and cannot be told of now is tried again: a
+// failure that nobody hears of is a loss.
+func (q *Queue) tell(s *settlement) {
+	if err := q.notify(s.e, slices.Sorted(maps.Keys(s.again)), actionFailed); err != nil {
+		for i, r := range s.again {
+			if wants(&r, actionFailed) {
+				s.e.Recipients[i] = r
+			}
+		}
+	}
+	q.notify(s.e, s.relayed, actionRelayed)
+	if err := q.notify(s.e, s.delayed, actionDelayed); err == nil {
+		for _, i := range s.delayed {
+			s.e.Recipients[i].Delayed = true
+		}
+	}
+}
+
+func (q *Queue) logOutcome(e *Envelope, r *Recipient, o Outcome) {
+	attrs := []any{"id", e.ID, "to", "<" + r.Address.String() + ">", "host", o.Host, "reply", r.LastReply, "attempts", r.Attempts}
+	if !r.Alias.IsNull() {
+		attrs = append(attrs, "alias", r.Alias.String())
+	}
+	if o.Reply != nil && o.Reply.Cause != nil {
+		attrs = append(attrs, "cause", o.Reply.Cause.Error())
+	}
+	switch r.State {
+	case Delivered:
+		q.opt.Log.Info("delivered", attrs...)
+	case Failed:
+		q.opt.Log.Warn("failed", attrs...)
+	case Held:
+		q.opt.Log.Warn("held: see `relay-util queue-show "+e.ID+"`", attrs...)
+	default:
+		q.opt.Log.Info("deferred", append(attrs, "next", r.Next.Format(time.RFC3339))...)
+	}
+}

@@ -1,0 +1,288 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relayd/reply"
+)
+
+const (
+	hour = time.Hour
+	day  = 24 * time.Hour
+)
+
+func TestIdleQueueDoesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, func(_ context.Context, w *Work) []Outcome { return all(w, onHold) })
+		r.start(newEnvelope(t, idA, "a@one.test"))
+		time.Sleep(day)
+		if n := r.claims.Load(); n > 5 {
+			t.Errorf("%d claims in a day without work", n)
+		}
+		r.stop()
+	})
+}
+
+func TestAttemptIsRecordedBeforeItIsMade(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var r *rig
+		r = newRig(t, func(_ context.Context, w *Work) []Outcome {
+			f, err := os.Open(r.store.path(idA))
+			if err != nil {
+				t.Error(err)
+				return nil
+			}
+			defer f.Close()
+			info, _ := f.Stat()
+			e, _, err := readMessage(f, info.Size())
+			if err != nil || e.Recipients[0].Attempts != 1 || !e.Recipients[0].Next.After(time.Now().Add(4*time.Minute)) {
+				t.Errorf("on the disk: %s, %v", text(e), err)
+			}
+			return all(w, taken)
+		})
+		r.start(newEnvelope(t, idA, "a@one.test"))
+		synctest.Wait()
+		if !r.empty() {
+			t.Error("not delivered")
+		}
+		r.stop()
+	})
+}
+
+// A deliverer that misbehaves costs an attempt and nothing else.
+func TestBadDelivererIsContained(t *testing.T) {
+	for name, bad := range map[string]func(w *Work) []Outcome{
+		"panic": func(*Work) []Outcome { panic("at the disco") }, "no outcomes": func(*Work) []Outcome { return nil },
+		"one outcome of two": func(*Work) []Outcome { return []Outcome{later} },
+		"no state":           func(w *Work) []Outcome { return all(w, Outcome{}) },
+		"a strange state":    func(w *Work) []Outcome { return all(w, Outcome{State: "lost"}) },
+		"too many outcomes":  func(w *Work) []Outcome { return append(all(w, later), taken, taken) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var tries atomic.Int64
+				r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+					if tries.Add(1) == 1 {
+						return bad(w)
+					}
+					return all(w, taken)
+				})
+				r.start(newEnvelope(t, idA, "a@one.test", "b@one.test"))
+				synctest.Wait()
+				if e := r.store.Get(idA); e == nil || e.Recipients[0].State != Waiting || e.Recipients[1].State != Waiting || tries.Load() != 1 {
+					t.Fatalf("after %d attempts: %s", tries.Load(), text(e))
+				}
+				time.Sleep(6 * time.Minute)
+				synctest.Wait()
+				if !r.empty() || tries.Load() != 2 {
+					t.Errorf("after %d attempts: %s", tries.Load(), text(r.store.Get(idA)))
+				}
+				r.stop()
+			})
+		})
+	}
+}
+
+func TestPanicInADSNIsContained(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		tries := 0
+		r.restart(Options{Sign: func(string, io.Reader) (string, error) { panic("no key") }}, func(_ context.Context, w *Work) []Outcome {
+			tries++
+			return all(w, gone)
+		})
+		r.start(newEnvelope(t, idA, "a@one.test"))
+		time.Sleep(hour)
+		synctest.Wait()
+		if e := r.store.Get(idA); e == nil || e.Recipients[0].State != Waiting || tries < 3 {
+			t.Errorf("after %d attempts: %s", tries, text(e))
+		}
+		r.stop()
+	})
+}
+
+// TestHungGroupDelaysNobody: nor does it stay hung once its attempts end.
+func TestHungGroupDelaysNobody(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var sick, most, done atomic.Int64
+		r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+			if w.Group == "sick.test" {
+				most.Store(max(most.Load(), sick.Add(1)))
+				<-release
+				sick.Add(-1)
+			}
+			done.Add(1)
+			return all(w, taken)
+		})
+		r.run()
+		for n := range 50 {
+			r.add(newEnvelope(t, fmt.Sprintf("SICK%04d", n), "a@sick.test"))
+		}
+		synctest.Wait()
+		for n := range 50 {
+			r.add(newEnvelope(t, fmt.Sprintf("WELL%04d", n), "a@well.test"))
+		}
+		synctest.Wait()
+		if done.Load() != 50 || most.Load() != 2 {
+			t.Errorf("%d of 50 were delivered while %d hung", done.Load(), most.Load())
+		}
+		before := r.claims.Load()
+		close(release)
+		synctest.Wait()
+		if !r.empty() {
+			t.Errorf("%d of 100 were delivered, then nothing moved", done.Load())
+		}
+		if n := r.claims.Load() - before; n > 60 {
+			t.Errorf("%d claims for 50 messages", n)
+		}
+		r.stop()
+	})
+}
+
+func TestRunEndsWithinGrace(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, func(ctx context.Context, w *Work) []Outcome {
+			if w.Group == "quick.test" {
+				time.Sleep(3 * time.Second)
+				return all(w, taken)
+			}
+			<-ctx.Done()
+			return all(w, Outcome{State: Waiting, Reply: reply.Internal(ctx.Err())})
+		})
+		r.run()
+		r.add(newEnvelope(t, idA, "a@quick.test"))
+		r.add(newEnvelope(t, idB, "a@slow.test"))
+		synctest.Wait()
+		begun := time.Now()
+		r.stop()
+		if took := time.Since(begun); took != 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if e := r.store.Get(idB); r.store.Get(idA) != nil || e.Recipients[0].LastReply == "" {
+			t.Errorf("the outcome of what was cut off: %s", text(e))
+		}
+		r.run()
+		r.add(newEnvelope(t, idC, "a@quick.test"))
+		synctest.Wait()
+		begun = time.Now()
+		r.stop()
+		if took := time.Since(begun); took != 3*time.Second {
+			t.Errorf("with nothing slow under way it took %v", took)
+		}
+	})
+}
+
+func TestRestartRepeatsNoDelivery(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		got := map[string]int{}
+		var mu sync.Mutex
+		deliver := func(_ context.Context, w *Work) (list []Outcome) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, i := range w.Indexes {
+				a := w.Envelope.Recipients[i].Address.String()
+				if got[a]++; strings.HasPrefix(a, "late") && got[a] < 3 {
+					list = append(list, later)
+				} else {
+					list = append(list, taken)
+				}
+			}
+			return list
+		}
+		r := newRig(t, deliver)
+		r.start(newEnvelope(t, idA, "a@one.test", "late@one.test", "b@two.test", "late@two.test"))
+		for range 3 {
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			crashed := r.disk.cutPower(t, r.dir)
+			r.stop()
+			r.dir = crashed
+			r.disk = newFaultyDisk()
+			r.disk.adopt(t, r.dir)
+			r.restart(Options{}, deliver)
+			r.run()
+		}
+		r.until("all is delivered", r.empty)
+		r.stop()
+		for a, n := range got {
+			if want := map[bool]int{true: 3, false: 1}[strings.HasPrefix(a, "late")]; n != want {
+				t.Errorf("%s was sent %d times", a, n)
+			}
+		}
+		if len(got) != 4 || len(r.dsns) != 0 {
+			t.Errorf("delivered to %v, %d DSNs", got, len(r.dsns))
+		}
+	})
+}
+
+// TestFullDiskStillDelivers: delivery is what makes room.
+func TestFullDiskStillDelivers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, func(_ context.Context, w *Work) []Outcome { return all(w, taken) })
+		r.add(newEnvelope(t, idA, "a@one.test"))
+		r.disk.before = func(op, _ string) error {
+			if op == "write" {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		r.run()
+		synctest.Wait()
+		if !r.empty() {
+			t.Error("nothing is delivered while the disk is full")
+		}
+		r.stop()
+		if again := listed(open(t, newFaultyDisk(), r.dir)); len(again) > 0 {
+			t.Errorf("after a restart there are %v", again)
+		}
+	})
+}
+
+// TestManyMessages: everything is delivered once, whatever comes and goes meanwhile.
+func TestManyMessages(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var mu sync.Mutex
+		got := map[string]int{}
+		r := newRig(t, func(_ context.Context, w *Work) (list []Outcome) {
+			time.Sleep(time.Duration(len(w.Envelope.ID)+int(w.Envelope.ID[7])%7) * time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, i := range w.Indexes {
+				got[w.Envelope.ID+w.Envelope.Recipients[i].Address.String()]++
+				list = append(list, taken)
+			}
+			return list
+		})
+		r.run()
+		want := 0
+		for n := range 200 {
+			var to []string
+			for k := range 1 + n%4 {
+				to = append(to, fmt.Sprintf("u%d@d%d.test", k/2, (n+k)%9))
+			}
+			want += len(to)
+			r.add(newEnvelope(t, fmt.Sprintf("MANY%04d", n), to...))
+		}
+		time.Sleep(time.Minute)
+		r.stop()
+		if len(got) != want || !r.empty() {
+			t.Errorf("%d of %d copies delivered, %d messages left", len(got), want, len(listed(r.store)))
+		}
+		for key, n := range got {
+			if n != 1 {
+				t.Errorf("%s was delivered %d times", key, n)
+			}
+		}
+	})
+}
