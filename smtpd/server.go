@@ -106,9 +106,10 @@ type Server struct {
 	ctx   context.Context // ends when sessions are cut off
 	stop  context.CancelFunc
 
-	mu       sync.Mutex
-	gates    map[*gate]struct{}
-	draining bool
+	mu        sync.Mutex
+	gates     map[*gate]struct{}
+	listeners []net.Listener
+	draining  bool
 }
 
 // New makes a server; Serve starts it.
@@ -129,7 +130,20 @@ func New(opt Options, r Relay) *Server {
 
 // Serve takes connections from l until Shutdown; then it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	return s.smtp.Serve(&listener{Listener: l, srv: s})
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return l.Close()
+	}
+	s.listeners = append(s.listeners, l)
+	s.mu.Unlock()
+	err := s.smtp.Serve(&listener{Listener: l, srv: s})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return nil
+	}
+	return err
 }
 
 // Shutdown stops taking connections, answers 421 to idle ones, and waits for open transactions
@@ -137,6 +151,9 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
+	for _, l := range s.listeners { // the library closes only those that it has begun to serve
+		l.Close()
+	}
 	s.mu.Unlock()
 	for _, g := range s.open() {
 		g.drain()

@@ -412,3 +412,20 @@ func TestPanicInASessionIsContained(t *testing.T) {
 	d.closed()
 	s.hello(t).do("NOOP", "250")
 }
+
+func TestShutdownBeforeServe(t *testing.T) {
+	s := New(options(t), &fakeRelay{})
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(l); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("the listener is left open")
+	}
+}
