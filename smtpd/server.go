@@ -135,9 +135,11 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		return l.Close()
 	}
-	s.listeners = append(s.listeners, l)
+	own := &listener{Listener: l, srv: s}
+	own.close = sync.OnceValue(l.Close)
+	s.listeners = append(s.listeners, own)
 	s.mu.Unlock()
-	err := s.smtp.Serve(&listener{Listener: l, srv: s})
+	err := s.smtp.Serve(own)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
@@ -179,8 +181,12 @@ func (s *Server) open() []*gate {
 // A listener hands every connection to a gate of its own, or turns it away.
 type listener struct {
 	net.Listener
-	srv *Server
+	srv   *Server
+	close func() error
 }
+
+// Close closes the listener, once: Shutdown does, and the library does.
+func (l *listener) Close() error { return l.close() }
 
 func (l *listener) Accept() (net.Conn, error) {
 	for {
