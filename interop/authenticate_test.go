@@ -78,11 +78,9 @@ func TestHtpasswd(t *testing.T) {
 	}
 }
 
-// TestAuthenticateTakesAsLong: the time does not tell why a login fails.
+// TestAuthenticateTakesAsLong: the time does not tell why a login fails. It measures, so it is run
+// by ./check --full only.
 func TestAuthenticateTakesAsLong(t *testing.T) {
-	if !full() {
-		t.Skip("SKIP: 200 tries each are for ./check --full")
-	}
 	s, _ := newWorld(t, sink.Options{}, "")
 	s.write("relayd.toml", strings.Replace(s.read("relayd.toml"), "bcrypt_cost = 4", "bcrypt_cost = 10", 1))
 	s.write("domains/example.test/users", "")

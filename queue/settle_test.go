@@ -38,8 +38,7 @@ func TestAdminDuringAnAttempt(t *testing.T) {
 		t.Run(test.verbs+","+string(test.outcome.State), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				first := make(chan struct{})
-				var r *rig
-				r = newRig(t, func(ctx context.Context, w *Work) []Outcome {
+				r := newRig(t, func(ctx context.Context, w *Work) []Outcome {
 					select {
 					case <-first:
 						<-ctx.Done() // "now": a second attempt is under way at the end
