@@ -3,6 +3,8 @@ package queue
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,7 +16,10 @@ func BenchmarkAdd(b *testing.B) {
 	body := bytes.Repeat([]byte("0123456789abcde\n"), 256)
 	for _, writers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			s := open(b, osDisk{}, b.TempDir())
+			s, err := OpenStore(StoreOptions{Dir: b.TempDir(), Group: byDomain, Log: quiet})
+			if err != nil {
+				b.Fatal(err)
+			}
 			b.SetBytes(int64(len(body)))
 			var left atomic.Int64
 			left.Store(int64(b.N))
@@ -31,14 +36,88 @@ func BenchmarkAdd(b *testing.B) {
 				})
 			}
 			wg.Wait()
+			b.ReportMetric(float64(s.journal.batched)/float64(max(1, s.journal.syncs)), "messages/sync")
 		})
 	}
+}
+
+// BenchmarkRaw is what the disk itself does with 4 KiB: a write into a file that was filled
+// beforehand, and a sync of its data.
+func BenchmarkRaw(b *testing.B) {
+	f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	body := bytes.Repeat([]byte("0123456789abcde\n"), 256)
+	for range 8192 {
+		if _, err := f.Write(make([]byte, len(body))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(body)))
+	n := 0
+	for b.Loop() {
+		if _, err := f.WriteAt(body, int64(n%8192)*int64(len(body))); err != nil {
+			b.Fatal(err)
+		}
+		if err := (osFile{f}).Sync(); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+}
+
+// BenchmarkFilePerMessage is what a queue of one file for each message pays for the same promise:
+// write, sync, rename, sync of the folder.
+func BenchmarkFilePerMessage(b *testing.B) {
+	body := bytes.Repeat([]byte("0123456789abcde\n"), 256)
+	for _, writers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			dir := b.TempDir()
+			b.SetBytes(int64(len(body)))
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			for range writers {
+				wg.Go(func() {
+					for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+						if err := filePerMessage(dir, fmt.Sprint(n), body); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func filePerMessage(dir, name string, body []byte) error {
+	tmp := filepath.Join(dir, name+".tmp")
+	f, err := os.Create(tmp)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(body); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return osFS{}.SyncDir(dir)
 }
 
 // BenchmarkClaim measures one claim of one message with its Done, while 100,000 wait: half of
 // them due, a tenth for a group that has no slot.
 func BenchmarkClaim(b *testing.B) {
-	s := &FileStore{messages: map[string]*entry{}}
+	s := &LogStore{messages: map[string]*entry{}}
 	s.index.init(byDomain)
 	now := time.Now()
 	for n := range 100_000 {
@@ -48,9 +127,9 @@ func BenchmarkClaim(b *testing.B) {
 		}
 		e := newEnvelope(b, fmt.Sprintf("WAIT%06d", n), to)
 		e.Recipients[0].Next = now.Add(time.Duration(n-50_000) * time.Second)
-		m := &entry{env: e}
+		m := &entry{id: e.ID, cache: e, behind: true}
 		s.messages[e.ID] = m
-		s.index.schedule(m)
+		s.index.fill(m, e, time.Time{})
 	}
 	free := func(g string) bool { return g != "sick.test" }
 	b.ReportAllocs()

@@ -1,10 +1,8 @@
 package queue
 
 import (
-	"bytes"
+	"errors"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,58 +11,45 @@ import (
 	"relayd/message"
 )
 
-// FuzzReadFile has the store open a folder with any bytes as a message's file: it serves a sane
-// message, which takes changes, or sets the file aside.
-func FuzzReadFile(f *testing.F) {
-	s := open(f, newFaultyDisk(), f.TempDir())
+// FuzzSegment has the store open a journal of any bytes: it opens, and what it serves is sane and
+// takes changes.
+func FuzzSegment(f *testing.F) {
+	m := newMemFS()
+	s := open(f, m, "q")
 	add(f, s, newEnvelope(f, idA, "a@one.test", "b@two.test"), "Subject: hi\r\n\r\nHello\r\n")
 	r := s.Get(idA).Recipients[0]
 	r.LastReply, r.Attempts = "451 4.7.1 later", 1
 	if err := s.Update(idA, map[int]Recipient{0: r, 2: r}, false); err != nil {
 		f.Fatal(err)
 	}
-	good, err := os.ReadFile(s.path(idA))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add(good[:len(good)-5])
-	f.Add(append(slices.Clone(good), "{\"1\":{\"state\":\"delivered\"}}\n{\"-1\":{}}\n"...))
-	f.Add([]byte(formatHeader(0) + `{"id":"AAAAAAAA","recipients":[{"state":"held"}]}` + "\n{\"1\":{}}\nnull\n{}\n"))
-	f.Add([]byte("relayd-queue 1 -000000000000000001\n{}\n"))
+	good := m.nodes["q/log/0000000001.log"].data[:s.journal.current.end]
+	f.Add(slices.Clone(good))
+	f.Add(slices.Clone(good[:len(good)-5]))
+	f.Add(append(slices.Clone(good[:40]), good[60:]...))
+	f.Add([]byte("relayd\x00\x02 of a later version"))
 	f.Add([]byte{})
-	dir := f.TempDir()
-	open(f, newFaultyDisk(), dir)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, sub := range []string{"msg", "damaged"} {
-			left, _ := filepath.Glob(filepath.Join(dir, sub, "*"))
-			for _, name := range left {
-				os.Remove(name)
-			}
-		}
-		name := filepath.Join(dir, "msg", idA)
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s := open(t, newFaultyDisk(), dir)
-		e := s.Get(idA)
-		if e == nil {
-			aside, err := os.ReadFile(filepath.Join(dir, "damaged", idA))
-			if _, gone := os.Stat(name); gone == nil || err == nil && !bytes.Equal(aside, b) {
-				t.Errorf("neither served nor set aside: %v", err)
-			}
+		m := newMemFS()
+		m.nodes["q/log/0000000001.log"] = &node{data: slices.Clone(b)}
+		m.nodes["q/log/0000000002.log"] = &node{data: slices.Clone(b)}
+		s, err := OpenStore(StoreOptions{Dir: "q", FS: m, Group: byDomain, Log: quiet, segmentSize: 64 << 10})
+		if errors.Is(err, ErrNewerStore) {
 			return
 		}
-		if err := e.check(); err != nil || e.ID != idA || int64(len(bodyOf(t, s, idA))) != e.Size || e.done() {
-			t.Fatalf("served: %s, %v", text(e), err)
+		if err != nil {
+			t.Fatal(err)
 		}
-		r := e.Recipients[0]
-		r.Attempts++
-		if r.State = Waiting; s.Update(idA, map[int]Recipient{0: r}, true) != nil {
-			t.Fatal("it cannot be changed")
-		}
-		if got, want := text(open(t, newFaultyDisk(), dir).Get(idA)), text(s.Get(idA)); got != want {
-			t.Errorf("read again:\n%s\nwant:\n%s", got, want)
+		defer s.Close()
+		for _, id := range listed(s) {
+			e := s.Get(id)
+			if err := e.check(); err != nil || e.ID != id {
+				t.Fatalf("served: %s, %v", text(e), err)
+			}
+			r := e.Recipients[0]
+			r.State = Waiting
+			if err := s.Update(id, map[int]Recipient{0: r}, true); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

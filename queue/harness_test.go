@@ -37,9 +37,10 @@ func newEnvelope(t testing.TB, id string, to ...string) *Envelope {
 	return e
 }
 
-func open(t testing.TB, d disk, dir string) *FileStore {
+// open opens the store in dir on m, with small segments.
+func open(t testing.TB, m FS, dir string) *LogStore {
 	t.Helper()
-	s, err := openFileStore(d, dir, byDomain, quiet)
+	s, err := OpenStore(StoreOptions{Dir: dir, FS: m, Group: byDomain, Log: quiet, segmentSize: 64 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +110,12 @@ func all(w *Work, o Outcome) []Outcome {
 type logBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
 }
 
 func (l *logBuffer) String() string {

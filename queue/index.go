@@ -3,6 +3,7 @@ package queue
 import (
 	"container/heap"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,22 +13,70 @@ import (
 // hangs are looked at once, and at later turns only the first of them.
 type index struct {
 	group   func(*Recipient) string
+	names   map[string]string // of groups, each once: a million messages go to few destinations
 	heap    itemHeap
 	blocked map[string]*itemHeap // by group; none of them empty
+}
+
+// A slot is what the index must know of a recipient, in little memory: envelopes are on disk.
+type slot struct {
+	group   string
+	next    int64 // when it is due, in Unix nanoseconds
+	waiting bool
 }
 
 type item struct {
 	entry   *entry
 	group   string
-	indexes []int // recipients of entry that are waiting and not taken
-	due     time.Time
-	soonest time.Time // what due is to become
+	indexes []int32   // recipients of entry that are waiting and not taken
+	due     int64     // Unix nanoseconds
+	soonest int64     // what due is to become
 	heap    *itemHeap // that it is in; nil: none
 	at      int       // where in heap
 }
 
 func (x *index) init(group func(*Recipient) string) {
-	x.group, x.blocked = group, map[string]*itemHeap{}
+	x.group, x.names, x.blocked = group, map[string]string{}, map[string]*itemHeap{}
+}
+
+// fill notes the recipients of m as they are now, with none due before notBefore, and brings its
+// items in line.
+func (x *index) fill(m *entry, e *Envelope, notBefore time.Time) {
+	if len(m.slots) != len(e.Recipients) {
+		m.slots = make([]slot, len(e.Recipients))
+	}
+	for i := range e.Recipients {
+		r := &e.Recipients[i]
+		next := r.Next
+		if next.Before(notBefore) {
+			next = notBefore
+		}
+		m.slots[i] = slot{group: x.intern(x.group(r)), next: nanoseconds(next), waiting: r.State == Waiting}
+	}
+	x.schedule(m)
+}
+
+// nanoseconds is t as a number. The zero time, and whatever is out of range, is long ago.
+func nanoseconds(t time.Time) int64 {
+	if t.Year() < 1970 || t.Year() > 2200 {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// maxNames bounds the strings that are kept for their sameness.
+const maxNames = 100_000
+
+func (x *index) intern(group string) string {
+	if g, ok := x.names[group]; ok {
+		return g
+	}
+	if len(x.names) >= maxNames {
+		clear(x.names)
+	}
+	group = strings.Clone(group)
+	x.names[group] = group
+	return group
 }
 
 // schedule brings the items of m in line with its recipients. It must follow every change of
@@ -36,23 +85,23 @@ func (x *index) schedule(m *entry) {
 	for _, it := range m.items {
 		it.indexes = it.indexes[:0]
 	}
-	for i := range m.env.Recipients {
-		r := &m.env.Recipients[i]
-		if r.State != Waiting || m.out[i] {
+	for i := range m.slots {
+		r := &m.slots[i]
+		if !r.waiting || m.out[i] {
 			continue
 		}
-		it := m.item(x.group(r))
-		if len(it.indexes) == 0 || r.Next.Before(it.soonest) {
-			it.soonest = r.Next
+		it := m.item(r.group)
+		if len(it.indexes) == 0 || r.next < it.soonest {
+			it.soonest = r.next
 		}
-		it.indexes = append(it.indexes, i)
+		it.indexes = append(it.indexes, int32(i))
 	}
 	m.items = slices.DeleteFunc(m.items, func(it *item) bool {
 		if len(it.indexes) == 0 {
 			x.leave(it)
 			return true
 		}
-		if it.heap == nil || !it.due.Equal(it.soonest) {
+		if it.heap == nil || it.due != it.soonest {
 			x.leave(it)
 			it.due = it.soonest
 			heap.Push(&x.heap, it)
@@ -123,8 +172,8 @@ func (x *index) claim(now time.Time, limit int, free func(string) bool) (claimed
 	refused := map[string]bool{}
 	for len(x.heap) > 0 {
 		it := x.heap[0]
-		if it.due.After(now) {
-			return claimed, it.due
+		if it.due > now.UnixNano() {
+			return claimed, time.Unix(0, it.due)
 		}
 		if len(claimed) >= limit {
 			break
@@ -155,9 +204,9 @@ func (x *index) take(it *item, now time.Time) claim {
 		c.entry.out = map[int]bool{}
 	}
 	for _, i := range it.indexes {
-		if !c.entry.env.Recipients[i].Next.After(now) {
-			c.indexes = append(c.indexes, i)
-			c.entry.out[i] = true
+		if c.entry.slots[i].next <= now.UnixNano() {
+			c.indexes = append(c.indexes, int(i))
+			c.entry.out[int(i)] = true
 		}
 	}
 	x.schedule(c.entry)
@@ -169,6 +218,9 @@ func (x *index) giveBack(m *entry, indexes []int) {
 	for _, i := range indexes {
 		delete(m.out, i)
 	}
+	if len(m.out) == 0 {
+		m.out = nil
+	}
 	x.schedule(m)
 }
 
@@ -176,7 +228,7 @@ func (x *index) giveBack(m *entry, indexes []int) {
 type itemHeap []*item
 
 func (h itemHeap) Len() int           { return len(h) }
-func (h itemHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h itemHeap) Less(i, j int) bool { return h[i].due < h[j].due }
 func (h itemHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].at, h[j].at = i, j

@@ -19,7 +19,7 @@ func claimed(work []*Work) (list []string) {
 	return list
 }
 
-func addDue(t *testing.T, s *FileStore, id string, after time.Duration, to ...string) {
+func addDue(t *testing.T, s *LogStore, id string, after time.Duration, to ...string) {
 	t.Helper()
 	e := newEnvelope(t, id, to...)
 	for i := range e.Recipients {
@@ -29,7 +29,7 @@ func addDue(t *testing.T, s *FileStore, id string, after time.Duration, to ...st
 }
 
 func TestClaimIsByDueTime(t *testing.T) {
-	s := open(t, newFaultyDisk(), t.TempDir())
+	s := open(t, newMemFS(), t.TempDir())
 	addDue(t, s, idB, 2*time.Minute, "b@one.test")
 	addDue(t, s, idA, time.Minute, "a@one.test", "a@two.test")
 	addDue(t, s, idC, time.Hour, "c@one.test")
@@ -51,7 +51,7 @@ func TestClaimIsByDueTime(t *testing.T) {
 }
 
 func TestBlockedGroupComesBack(t *testing.T) {
-	s := open(t, newFaultyDisk(), t.TempDir())
+	s := open(t, newMemFS(), t.TempDir())
 	for n := range 100 {
 		addDue(t, s, fmt.Sprintf("SICK%04d", n), time.Duration(n)*time.Second, "a@sick.test")
 	}
@@ -91,7 +91,7 @@ func TestBlockedGroupComesBack(t *testing.T) {
 // of the group that they belong to has changed meanwhile.
 func TestRecipientWhoseGroupChanges(t *testing.T) {
 	group := "before"
-	s, err := openFileStore(newFaultyDisk(), t.TempDir(), func(*Recipient) string { return group }, quiet)
+	s, err := OpenStore(StoreOptions{Dir: "q", FS: newMemFS(), Group: func(*Recipient) string { return group }, Log: quiet, segmentSize: 64 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestRecipientWhoseGroupChanges(t *testing.T) {
 }
 
 func TestIndexHoldsNothingThatIsGone(t *testing.T) {
-	s := open(t, newFaultyDisk(), t.TempDir())
+	s := open(t, newMemFS(), t.TempDir())
 	addDue(t, s, idA, time.Hour, "a@one.test", "b@two.test", "c@three.test")
 	for n := range 1000 {
 		r := s.Get(idA).Recipients[n%3]

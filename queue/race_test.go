@@ -14,7 +14,8 @@ import (
 // TestEverythingAtOnce: what is told of a message is whole at every moment, and what is there at
 // the end is what is there after a restart.
 func TestEverythingAtOnce(t *testing.T) {
-	s := open(t, newFaultyDisk(), t.TempDir())
+	m := newMemFS()
+	s := open(t, m, "q")
 	var wg sync.WaitGroup
 	ok := func(err error) {
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -70,7 +71,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	again := open(t, newFaultyDisk(), s.dir)
+	again := open(t, m.crash(loseNothing, nil), "q")
 	if a, b := listed(s), listed(again); fmt.Sprint(a) != fmt.Sprint(b) {
 		t.Errorf("%d messages, after a restart %d", len(a), len(b))
 	}
@@ -84,7 +85,7 @@ func TestEverythingAtOnce(t *testing.T) {
 
 // TestSameIDAtOnce: of two messages of one ID one is refused, and the other is whole.
 func TestSameIDAtOnce(t *testing.T) {
-	s := open(t, newFaultyDisk(), t.TempDir())
+	s := open(t, newMemFS(), t.TempDir())
 	errs := make([]error, 8)
 	var wg sync.WaitGroup
 	for n := range errs {

@@ -19,8 +19,8 @@ import (
 type rig struct {
 	*Queue
 	t      *testing.T
-	store  *FileStore
-	disk   *faultyDisk
+	store  *LogStore
+	disk   *memFS
 	dir    string
 	log    *logBuffer
 	claims atomic.Int64
@@ -45,7 +45,7 @@ func (c claimCounter) Claim(now time.Time, limit int, free func(string) bool) ([
 // newRig makes a queue that delivers to every recipient, and does not run it.
 func newRig(t *testing.T, deliver func(ctx context.Context, w *Work) []Outcome) *rig {
 	t.Helper()
-	r := &rig{t: t, disk: newFaultyDisk(), dir: t.TempDir(), log: &logBuffer{}, stop: func() {}}
+	r := &rig{t: t, disk: newMemFS(), dir: "q", log: &logBuffer{}, stop: func() {}}
 	r.restart(Options{}, deliver)
 	return r
 }

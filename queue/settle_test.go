@@ -165,7 +165,7 @@ func TestExpansion(t *testing.T) {
 		time.Sleep(4 * time.Minute)
 		synctest.Wait()
 		r.stop()
-		for how, s := range map[string]*FileStore{"in memory": r.store, "on disk": open(t, newFaultyDisk(), r.dir)} {
+		for how, s := range map[string]*LogStore{"in memory": r.store, "on disk": open(t, r.disk, r.dir)} {
 			var got []string
 			for _, rcpt := range s.Get(idA).Recipients {
 				got = append(got, rcpt.Address.String()+" "+rcpt.Alias.String()+" "+string(rcpt.State))

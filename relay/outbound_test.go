@@ -47,7 +47,7 @@ func openWorld(t *testing.T, toml string, opt sink.Options) *world {
 	})
 	t.Cleanup(c.Close)
 	out := NewOutbound(h.Options, c)
-	store, err := queue.OpenFileStore(filepath.Join(h.dir, "queue2"), out.Group, h.Log)
+	store, err := queue.OpenStore(queue.StoreOptions{Dir: filepath.Join(h.dir, "queue2"), Group: out.Group, Log: h.Log})
 	if err != nil {
 		t.Fatal(err)
 	}

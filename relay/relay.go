@@ -246,7 +246,7 @@ func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message
 
 // storeReply tells a full disk, which passes, from one that is broken.
 func storeReply(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if errors.Is(err, queue.ErrFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return reply.New(452, "4.3.1", "There is no room for the message now, please try again later").Because(err)
 	}
 	return reply.Internal(err)

@@ -75,7 +75,7 @@ func build(t *testing.T, toml string, files map[string]string) *house {
 	}
 	opt := Options{Config: conf, Domains: h.store.Current, SRS: rewriter, Log: log, Now: func() time.Time { return noon },
 		Verifier: users.NewVerifier(users.VerifierOptions{Cost: users.MinCost})}
-	store, err := queue.OpenFileStore(filepath.Join(h.dir, "queue"), func(r *queue.Recipient) string { return r.Address.Domain }, log)
+	store, err := queue.OpenStore(queue.StoreOptions{Dir: filepath.Join(h.dir, "queue"), Group: func(r *queue.Recipient) string { return r.Address.Domain }, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

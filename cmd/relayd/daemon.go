@@ -37,6 +37,7 @@ type daemon struct {
 	started   time.Time
 	domains   *domains.Store
 	certs     *certs.Store
+	store     *queue.LogStore
 	queue     *queue.Queue
 	client    *delivery.Client
 	listeners []listener
@@ -100,10 +101,13 @@ func (d *daemon) build() error {
 		Resolver: dns.New(dns.Options{Servers: conf.DNS.Servers}), IsSelf: delivery.ListensOn(mxAddresses(d.listeners)),
 	})
 	outbound := relay.NewOutbound(opt, d.client)
-	store, err := queue.OpenFileStore(conf.QueueDir(), outbound.Group, log)
+	store, err := queue.OpenStore(queue.StoreOptions{
+		Dir: conf.QueueDir(), Group: outbound.Group, Log: log, ReserveBytes: 64 << 20, ReserveFiles: 100,
+	})
 	if err != nil {
 		return fmt.Errorf("opening the queue: %w", err)
 	}
+	d.store = store
 	d.queue = queue.New(queue.Options{
 		Hostname: conf.Hostname, Lifetime: time.Duration(conf.Queue.Lifetime), DelayWarning: time.Duration(conf.Queue.DelayWarning),
 		Workers: 100, PerGroup: 10, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
@@ -195,6 +199,9 @@ func (d *daemon) end() {
 	d.control.Close()
 	d.serving.Wait()
 	d.client.Close()
+	if err := d.store.Close(); err != nil {
+		d.log.Error("closing the queue", "error", err.Error())
+	}
 	d.log.Info("relayd is down")
 }
 

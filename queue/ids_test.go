@@ -1,0 +1,7 @@
+package queue
+
+const (
+	idA = "AAAAAAAA"
+	idB = "BBBBBBBB"
+	idC = "CCCCCCCC"
+)

@@ -1,0 +1,162 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+func compareEntry(e *entry, id string) int { return strings.Compare(e.id, id) }
+
+// envelope returns the latest envelope of m. The caller holds mu or m.change.
+func (s *LogStore) envelope(m *entry) (*Envelope, error) {
+	if m.cache != nil {
+		return m.cache.copy(), nil
+	}
+	head, err := readPlace(m.env, false)
+	if err != nil {
+		return nil, err
+	}
+	e := new(Envelope)
+	if err := json.Unmarshal(head, e); err != nil {
+		return nil, err
+	}
+	e.Size = m.size
+	return e, nil
+}
+
+// Get implements Store.
+func (s *LogStore) Get(id string) *Envelope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.messages[id]
+	if m == nil {
+		return nil
+	}
+	e, err := s.envelope(m)
+	if err != nil {
+		s.opt.Log.Error("an envelope in the queue cannot be read", "id", id, "error", err.Error())
+		return nil
+	}
+	return e
+}
+
+// Body implements Store.
+func (s *LogStore) Body(id string) (io.ReadCloser, error) {
+	for {
+		s.mu.Lock()
+		m := s.messages[id]
+		if m == nil {
+			s.mu.Unlock()
+			return nil, ErrNotFound
+		}
+		at, large, size := m.body, m.large, m.size
+		s.mu.Unlock()
+		if large {
+			return s.openLarge(id, size)
+		}
+		b, err := readPlace(at, true)
+		if err == nil {
+			return io.NopCloser(bytes.NewReader(b)), nil
+		}
+		s.mu.Lock()
+		moved := s.messages[id] == m && m.body != at
+		s.mu.Unlock()
+		if !moved { // it was not just on its way to another segment
+			return nil, err
+		}
+	}
+}
+
+func (s *LogStore) openLarge(id string, size int64) (io.ReadCloser, error) {
+	f, err := s.opt.FS.Open(s.largePath(id))
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, 0, size), f}, nil
+}
+
+// List implements Store. It holds no lock while yield works, and shows the queue as it is when
+// each message has its turn.
+func (s *LogStore) List(yield func(*Envelope) bool) {
+	after := ""
+	for {
+		page := s.page(after, 200)
+		if len(page) == 0 {
+			return
+		}
+		for _, e := range page {
+			if !yield(e) {
+				return
+			}
+		}
+		after = page[len(page)-1].ID
+	}
+}
+
+// page returns up to n envelopes whose IDs come after one.
+func (s *LogStore) page(after string, n int) []*Envelope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, found := slices.BinarySearchFunc(s.order, after, compareEntry)
+	if found {
+		i++
+	}
+	var page []*Envelope
+	for ; i < len(s.order) && len(page) < n; i++ {
+		m := s.order[i]
+		if s.messages[m.id] != m {
+			continue
+		}
+		if e, err := s.envelope(m); err == nil {
+			page = append(page, e)
+		}
+	}
+	return page
+}
+
+// Claim implements Store.
+func (s *LogStore) Claim(now time.Time, limit int, free func(group string) bool) ([]*Work, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	claimed, next := s.index.claim(now, limit, free)
+	work := make([]*Work, len(claimed))
+	for n, c := range claimed {
+		work[n] = s.work(c)
+	}
+	return work, next
+}
+
+// work makes the Work for a claim. One whose envelope cannot be read is an empty message, which
+// is not found when the attempt is begun; it comes up again at the next start.
+func (s *LogStore) work(c claim) *Work {
+	id := c.entry.id
+	w := &Work{Group: c.group, Indexes: c.indexes, Body: func() (io.ReadCloser, error) { return s.Body(id) }}
+	e, err := s.envelope(c.entry)
+	if err != nil {
+		s.opt.Log.Error("an envelope in the queue cannot be read", "id", id, "error", err.Error())
+		e = &Envelope{ID: id}
+	} else {
+		s.remember(c.entry, e.copy())
+	}
+	w.Envelope = e
+	return w
+}
+
+// Done implements Store.
+func (s *LogStore) Done(w *Work) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.messages[w.Envelope.ID]; m != nil {
+		s.index.giveBack(m, w.Indexes)
+		if len(m.out) == 0 && !m.behind {
+			s.forget(m)
+		}
+	}
+}
