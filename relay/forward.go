@@ -39,7 +39,7 @@ func (in *Inbound) envelope(tx *Transaction, m *message.Message) (*queue.Envelop
 		for _, r := range rcpts {
 			r.Original, r.Notify = a.Original, a.Notify
 			if at, ok := copies[copyKey(r)]; ok {
-				e.Recipients[at].Fields = deliveredTo(r.Alias) + e.Recipients[at].Fields
+				e.Recipients[at].Fields = f.deliveredTo(r.Alias) + e.Recipients[at].Fields
 				continue
 			}
 			copies[copyKey(r)] = len(e.Recipients)
@@ -154,21 +154,25 @@ func (f *forwarder) signature(d *domains.Domain) (string, error) {
 }
 
 // fields are put in front of one copy: filters at the destination know by them for which address
-// the mail was. One whose name the author's signature covers would break it and is left out.
+// the mail was.
 func (f *forwarder) fields(to address.Address, t aliases.Final) string {
-	signed := f.header.SignedNames()
-	var b strings.Builder
-	add := func(name, value string) {
-		if !signed[strings.ToLower(name)] {
-			b.WriteString(name + ": " + value + "\r\n")
-		}
-	}
-	add("Delivered-To", to.String())
+	fields := f.deliveredTo(to)
 	if !t.Address.IsNull() {
-		add("X-Forwarded-To", t.Address.String())
+		fields += f.field("X-Forwarded-To", t.Address.String())
 	}
-	return b.String()
+	return fields
 }
 
-// deliveredTo is the field for one more address that led to the same copy.
-func deliveredTo(to address.Address) string { return "Delivered-To: " + to.String() + "\r\n" }
+// deliveredTo is the field for an address that led to a copy; several may lead to the same one.
+func (f *forwarder) deliveredTo(to address.Address) string {
+	return f.field("Delivered-To", to.String())
+}
+
+// field is a header field, or nothing if the author's signature covers its name: adding one more
+// would break it.
+func (f *forwarder) field(name, value string) string {
+	if f.header.SignedNames()[strings.ToLower(name)] {
+		return ""
+	}
+	return name + ": " + value + "\r\n"
+}

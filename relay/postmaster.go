@@ -10,11 +10,31 @@ import (
 	"relayd/problem"
 )
 
+// adminTargets is where the mail of `postmaster` in relayd.toml goes, nil if it goes nowhere.
+func adminTargets(conf *config.Config, world *domains.Set) []aliases.Final {
+	admin, err := address.Parse(conf.Postmaster)
+	if err != nil {
+		return nil
+	}
+	if world.Get(admin.Domain) == nil {
+		return []aliases.Final{{Target: aliases.Target{Address: admin}}}
+	}
+	res, err := aliases.Resolve(world, admin)
+	if err != nil {
+		return nil
+	}
+	return res.Targets
+}
+
 // CheckPostmaster warns of hosted domains whose postmaster mail nobody gets: it is then held in
 // the queue, for it must be taken (RFC 5321 section 4.5.1).
 func CheckPostmaster(conf *config.Config, world *domains.Set) problem.List {
-	if conf.Postmaster != "" {
+	if adminTargets(conf, world) != nil {
 		return nil
+	}
+	why := "give `postmaster` in relayd.toml an address, or the domain an alias"
+	if conf.Postmaster != "" {
+		why = "`postmaster` in relayd.toml, " + conf.Postmaster + ", leads nowhere"
 	}
 	var warnings problem.List
 	for _, d := range world.All() {
@@ -22,8 +42,7 @@ func CheckPostmaster(conf *config.Config, world *domains.Set) problem.List {
 			continue
 		}
 		if _, err := aliases.Resolve(world, address.Address{Local: "postmaster", Domain: d.Name}); err != nil {
-			warnings = append(warnings, problem.At(filepath.Join(conf.DomainsDir(), d.Name), 0,
-				"nobody gets the mail for postmaster@%s: give `postmaster` in relayd.toml an address, or the domain an alias", d.Name))
+			warnings = append(warnings, problem.At(filepath.Join(conf.DomainsDir(), d.Name), 0, "nobody gets the mail for postmaster@%s: %s", d.Name, why))
 		}
 	}
 	return warnings

@@ -43,11 +43,14 @@ type Options struct {
 // An Inbound takes mail in. It is the Relay of smtpd, and safe for concurrent use.
 type Inbound struct {
 	Options
-	queue *queue.Queue
+	queue  *queue.Queue
+	limits *limits
 }
 
 // NewInbound makes an Inbound that puts what it takes into q.
-func NewInbound(opt Options, q *queue.Queue) *Inbound { return &Inbound{opt, q} }
+func NewInbound(opt Options, q *queue.Queue) *Inbound {
+	return &Inbound{opt, q, newLimits(opt.Now)}
+}
 
 // Answers that are given in several places.
 var (
@@ -100,17 +103,21 @@ func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) er
 	if where.remote && !tx.Client.Submission {
 		return reply.New(550, "5.7.1", errNoRelay, r.Address.Domain)
 	}
+	if where.catchAll && !tx.Client.Submission && !in.limits.mayTry(tx.Client.IP, r.Address, in.Config.Limits.CatchallAddresses) {
+		return reply.New(450, "4.2.1", "You have tried too many different addresses of this server within the hour, please try <%s> later", r.Address)
+	}
 	tx.accepted = append(tx.accepted, accepted{Recipient: r, destination: where})
 	return nil
 }
 
 // A destination is where an accepted address leads.
 type destination struct {
-	remote  bool            // not ours: to the domain's mail exchangers
-	back    address.Address // an SRS address: back to this sender
-	targets []aliases.Final
-	held    bool // postmaster mail that nobody is named for
-	domain  *domains.Domain
+	remote   bool            // not ours: to the domain's mail exchangers
+	back     address.Address // an SRS address: back to this sender
+	targets  []aliases.Final
+	held     bool // postmaster mail that nobody is named for
+	catchAll bool // the address has no alias of its own
+	domain   *domains.Domain
 }
 
 type accepted struct {
@@ -143,7 +150,7 @@ func (opt *Options) locate(world *domains.Set, sender, to address.Address) (dest
 	case err != nil:
 		return destination{}, reply.Internal(err)
 	}
-	return destination{targets: res.Targets, domain: d}, nil
+	return destination{targets: res.Targets, domain: d, catchAll: res.Steps[0].Via == aliases.CatchAll}, nil
 }
 
 // A viewOf notices when an address leads through a domain that is broken at the moment: what it
@@ -167,16 +174,10 @@ func isPostmaster(local string) bool {
 // postmaster takes mail that every domain must take (RFC 5321 section 4.5.1, RFC 2142) and that
 // no alias takes: to the admin's address, or kept until one is named.
 func (opt *Options) postmaster(world *domains.Set, to address.Address) (destination, error) {
-	where := destination{domain: world.Get(to.Domain), held: true}
-	admin, err := address.Parse(opt.Config.Postmaster)
-	if err != nil {
-		opt.Log.Warn("mail for "+to.String()+" is held: name a `postmaster` in relayd.toml or an alias, then `relay-util queue-release`", "to", to.String())
-		return where, nil
-	}
-	if world.Get(admin.Domain) == nil {
-		where.targets, where.held = []aliases.Final{{Target: aliases.Target{Address: admin}}}, false
-	} else if res, err := aliases.Resolve(world, admin); err == nil {
-		where.targets, where.held = res.Targets, false
+	where := destination{domain: world.Get(to.Domain)}
+	if where.targets = adminTargets(opt.Config, world); where.targets == nil {
+		where.held = true
+		opt.Log.Warn("mail for "+to.String()+" is held: have `postmaster` in relayd.toml name an address that gets mail, or an alias, then `relay-util queue-release`", "to", to.String())
 	}
 	return where, nil
 }
@@ -232,6 +233,9 @@ func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message
 	}
 	if err != nil {
 		return nil, err
+	}
+	if tx.Client.Submission && !in.limits.maySend(tx.Client.User, in.Config.Limits.UserMessagesPerHour) {
+		return nil, reply.New(450, "4.7.1", "<%s> has sent the %d messages that are allowed within an hour, please try again later", tx.Client.User, in.Config.Limits.UserMessagesPerHour)
 	}
 	e, err := in.envelope(tx, m)
 	if err != nil {

@@ -438,6 +438,58 @@ func TestFieldsThatASignatureCoversAreLeftOut(t *testing.T) {
 	}
 }
 
+func TestSecondAliasDoesNotBreakASignature(t *testing.T) {
+	h := build(t, "", exampleTest)
+	e, _, err := h.deliver(stranger, "s@elsewhere.test", []string{"x@example.test", "y@example.test"}, "DKIM-Signature: v=1; h=From:Delivered-To; b=\r\n"+hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := e.Recipients[0].Fields; len(e.Recipients) != 1 || strings.Contains(f, "Delivered-To") {
+		t.Errorf("fields %q", f)
+	}
+}
+
+func TestLimitsByTheHour(t *testing.T) {
+	h := build(t, "[limits]\nuser_messages_per_hour = 2\ncatchall_addresses = 2\n", exampleTest)
+	now := noon
+	h.Now = func() time.Time { return now }
+	h.limits = newLimits(h.Now)
+	submit := func() error {
+		_, _, err := h.deliver(h.user("app@example.test"), "app@example.test", []string{"a@elsewhere.test"}, "From: app@example.test\r\n\r\n")
+		return err
+	}
+	try := func(to string) error {
+		_, _, err := h.deliver(stranger, "s@elsewhere.test", []string{to}, hello)
+		return err
+	}
+	for range 2 {
+		for n, err := range []error{submit(), submit(), try("a1@example.test"), try("a2@example.test"), try("A1@example.test"), try("me@example.test")} {
+			if err != nil {
+				t.Errorf("%d: %v", n, err)
+			}
+		}
+		if err := submit(); err == nil || !strings.HasPrefix(err.Error(), "450 4.7.1") {
+			t.Errorf("the third message: %v", err)
+		}
+		if err := try("a3@example.test"); err == nil || !strings.HasPrefix(err.Error(), "450 4.2.1") {
+			t.Errorf("the third address: %v", err)
+		}
+		if err := try("team@example.test"); err != nil {
+			t.Errorf("an address with an alias of its own: %v", err)
+		}
+		now = now.Add(time.Hour)
+	}
+}
+
+func TestPostmasterThatLeadsNowhereIsToldOf(t *testing.T) {
+	for _, setting := range []string{"", "postmaster = \"nobody@strict.test\"\n", "postmaster = \"postmaster@strict.test\"\n"} {
+		h := build(t, setting, map[string]string{"domains/strict.test/aliases": exampleTest["domains/strict.test/aliases"]})
+		if w := CheckPostmaster(h.Config, h.Domains()); len(w) != 1 || !strings.Contains(w[0].Reason, "postmaster@strict.test") {
+			t.Errorf("%q: warnings %v", setting, w)
+		}
+	}
+}
+
 func TestLoopsEnd(t *testing.T) {
 	h := build(t, "", exampleTest)
 	received := "Received: from a by b; Sun, 22 Nov 2026 12:00:00 +0000\r\n"

@@ -24,7 +24,7 @@ func mayUse(world *domains.Set, user, as address.Address, where string) error {
 	case d.Settings.SenderPolicy == config.SenderSameTarget && sharesTargets(world, d, user, as):
 		return nil
 	}
-	return reply.New(550, "5.7.1", "<%s> may not send as <%s> (%s)", user, as, where)
+	return reply.New(550, "5.7.1", "<%s> may not send as <%s> (%s): use your own address or one that is forwarded to you, or have it granted by send_as in domain.toml", user, as, where)
 }
 
 // isOwn: the user's address itself, with any suffix.
