@@ -162,6 +162,9 @@ func Default() *Config {
 	}
 }
 
+// File is the name of the file, as it was given.
+func (c *Config) File() string { return c.file }
+
 // Dir is the folder that the file is in.
 func (c *Config) Dir() string { return filepath.Dir(c.file) }
 

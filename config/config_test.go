@@ -47,6 +47,38 @@ func TestDefaultsPassTheirChecks(t *testing.T) {
 	}
 }
 
+func TestStateDirIsFoundInAFileWithMistakes(t *testing.T) {
+	const none = "/var/lib/relayd"
+	tests := []struct{ text, want string }{
+		{host + "state_dir = \"/srv/mail/\"\n", "/srv/mail"},
+		{"hostnam = 1\nstate_dir = '/srv/mail' # ours\n[limits]\nrecipients = \"many\"\n", "/srv/mail"},
+		{"hostname = mx.example.com\r\n  \"state_dir\" = \"/srv/mail\"\r\n[listen\n", "/srv/mail"},
+		{"\ufeffstate_dir = \"/srv/mail\"\nhostname =\n", "/srv/mail"},
+		{"state_dir = \"/srv/mail\"\npostmaster = \"\xff\"\n", "/srv/mail"},
+		{"state_dir = \"/srv/mail\"\nstate_dir = \"/srv/other\"\n", "/srv/mail"},
+		{"hostname = mx\n[listen]\nstate_dir = \"/srv/mail\"\n", none},
+		{"[listen]\nstate_dir = \"/srv/mail\"\n", none},
+		{"hostname = mx\n# state_dir = \"/srv/mail\"\nstate_dirs = \"/srv/mail\"\n", none},
+		{"state_dir = \"srv/mail\"\n", none},
+		{"state_dir = \"/" + strings.Repeat("x", maxSocketPath) + "\"\n", none},
+		{"state_dir = 5\n", none},
+		{"state_dir = /srv/mail\n", none},
+		{"", none},
+	}
+	file := filepath.Join(t.TempDir(), "relayd.toml")
+	if got := StateDir(file); got != none {
+		t.Errorf("no file: %s", got)
+	}
+	for _, tt := range tests {
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := StateDir(file); got != tt.want {
+			t.Errorf("%q: %s, want %s", tt.text, got, tt.want)
+		}
+	}
+}
+
 func TestPaths(t *testing.T) {
 	c := mustParse(t, host+`state_dir = "/srv/mail/"`)
 	for _, p := range []struct{ got, want string }{

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/BurntSushi/toml"
+
 	"relayd/problem"
 )
 
@@ -31,6 +33,41 @@ func Load(file string) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// StateDir is the state_dir of the relayd.toml at file, also of one that Load refuses, for those
+// who have to reach the daemon that runs in spite of it. In a file that is not TOML it is taken
+// from a line of its own before the first table. Where there is none, or none that can be used,
+// it is the default.
+func StateDir(file string) string {
+	data, _ := readUpTo(file, MaxFile)
+	if dir, ok := findStateDir(string(data)); ok {
+		return dir
+	}
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(strings.TrimSpace(line), "[") {
+			break
+		}
+		if dir, ok := findStateDir(line); ok {
+			return dir
+		}
+	}
+	return Default().StateDir
+}
+
+// findStateDir reads the state_dir of a TOML text.
+func findStateDir(text string) (dir string, ok bool) {
+	var values map[string]any
+	if _, err := toml.Decode(text, &values); err != nil {
+		return "", false
+	}
+	doc := &document{}
+	bad := complaints{doc, toml.Key{"state_dir"}}
+	if !assign(&dir, values["state_dir"], bad) {
+		return "", false
+	}
+	stateDir(&dir)(bad)
+	return dir, doc.err() == nil
 }
 
 // readPassword reads the smarthost's password: the one line of its file. A path that is not

@@ -162,12 +162,18 @@ func (s *Server) change(f func(id string) error) http.HandlerFunc {
 			switch {
 			case err == nil:
 				done.IDs = append(done.IDs, id)
-			case named || !errors.Is(err, queue.ErrNotFound): // others may have left in the meantime
+			case named || !isMoot(err):
 				done.Failed = append(done.Failed, id+": "+err.Error())
 			}
 		}
 		answer(w, done)
 	}
+}
+
+// isMoot reports whether err says that there is nothing to be done: that is worth telling of a
+// message that was named, and not of one among all.
+func isMoot(err error) bool {
+	return errors.Is(err, queue.ErrNotFound) || errors.Is(err, queue.ErrHeld) || errors.Is(err, queue.ErrNotHeld)
 }
 
 // selection reads which messages are meant, and whether each of them was named.

@@ -72,6 +72,7 @@ func (s *Set) HasMailbox(address.Address) bool { return false }
 type Options struct {
 	Dir       string // with one folder for each domain
 	GoodDir   string // where last good copies are kept; "" keeps none
+	ReadOnly  bool   // GoodDir is read, so that it is known which file is gone, and not written
 	AllowPipe bool   // whether aliases may be commands
 	Log       *slog.Logger
 }

@@ -54,6 +54,9 @@ func (l *loader) folders() (map[string]string, error) {
 
 // folderName is the domain that a folder is for: one that addresses can be in.
 func folderName(s string) (string, error) {
+	if _, err := address.Domain(s); err != nil {
+		return "", err // without the address that the name is tried in below
+	}
 	a, err := address.Parse("postmaster@" + s)
 	if _, literal := a.Literal(); err == nil && literal {
 		err = errors.New("an IP address cannot be hosted")

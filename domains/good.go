@@ -10,14 +10,15 @@ import (
 
 // copies are the last good versions that are kept under the state folder for the next start.
 type copies struct {
-	dir  string // "": none are kept
-	log  *slog.Logger
-	kept map[string]texts // what is on disk, by domain
+	dir      string // "": none are kept
+	readOnly bool
+	log      *slog.Logger
+	kept     map[string]texts // what is on disk, by domain
 }
 
 // openCopies reads what an earlier run has kept. What cannot be read is as if it had not been.
 func openCopies(opt Options) *copies {
-	c := &copies{dir: opt.GoodDir, log: opt.Log, kept: map[string]texts{}}
+	c := &copies{dir: opt.GoodDir, readOnly: opt.ReadOnly, log: opt.Log, kept: map[string]texts{}}
 	if c.dir == "" {
 		return c
 	}
@@ -45,7 +46,7 @@ const savers = 32
 // save makes what is kept the same as what is in force. It holds keys and hashes, so nobody else
 // may read it. Not keeping a copy is no reason to stop: it is logged, and tried again next time.
 func (c *copies) save(good map[string]texts) {
-	if c.dir == "" {
+	if c.dir == "" || c.readOnly {
 		return
 	}
 	var wg sync.WaitGroup

@@ -203,6 +203,9 @@ func (q *Queue) logOutcome(e *Envelope, r *Recipient, o Outcome) {
 	case Held:
 		q.opt.Log.Warn("held: see `relay-util queue-show "+e.ID+"`", attrs...)
 	default:
+		if o.Reply != nil && o.Reply.Enhanced == "4.7.8" {
+			q.opt.Log.Error("a server refuses our login: nothing leaves through it until that is mended", "host", o.Host, "reply", r.LastReply)
+		}
 		q.opt.Log.Info("deferred", append(attrs, "next", r.Next.Format(time.RFC3339))...)
 	}
 }

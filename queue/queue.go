@@ -14,6 +14,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"io"
 	"log/slog"
@@ -137,11 +138,11 @@ func (q *Queue) Remove(id string) error {
 	return nil
 }
 
-// Retry makes everything of a message that waits due now. Held recipients stay held. One that is
-// being tried is tried again after that.
+// Retry makes everything of a message that waits due now. Held recipients stay held, and if there
+// are no others it returns ErrHeld. One that is being tried is tried again after that.
 func (q *Queue) Retry(id string) error {
 	now := q.now()
-	return q.change(id, func(s *Status) bool {
+	return q.change(id, ErrHeld, func(s *Status) bool {
 		s.Next = now
 		return s.State == Waiting
 	})
@@ -150,25 +151,32 @@ func (q *Queue) Retry(id string) error {
 // Hold keeps a message from being tried until Release. An attempt that is under way goes on, and
 // if it delivers or fails for good that stands.
 func (q *Queue) Hold(id string) error {
-	return q.change(id, func(s *Status) bool {
+	return q.change(id, nil, func(s *Status) bool {
 		was := s.State
 		s.State = Held
 		return was == Waiting
 	})
 }
 
-// Release makes what is held due now.
+// Release makes what is held due now. It returns ErrNotHeld if nothing is.
 func (q *Queue) Release(id string) error {
 	now := q.now()
-	return q.change(id, func(s *Status) bool {
+	return q.change(id, ErrNotHeld, func(s *Status) bool {
 		was := s.State
 		s.State, s.Next = Waiting, now
 		return was == Held
 	})
 }
 
-// change does f to every recipient of a message and keeps those for which it returns true.
-func (q *Queue) change(id string, f func(*Status) bool) error {
+// Why a verb does nothing to a message.
+var (
+	ErrHeld    = errors.New("it is held: `relay-util queue-release` lets it go")
+	ErrNotHeld = errors.New("it is not held")
+)
+
+// change does f to every recipient of a message and keeps those for which it returns true. If
+// there are none it returns the error none.
+func (q *Queue) change(id string, none error, f func(*Status) bool) error {
 	defer q.locks.lock(id)()
 	e, err := q.Get(id)
 	if err != nil {
@@ -181,7 +189,7 @@ func (q *Queue) change(id string, f func(*Status) bool) error {
 		}
 	}
 	if len(changes) == 0 {
-		return nil
+		return none
 	}
 	defer q.poke()
 	return q.store.Update(id, changes, true)

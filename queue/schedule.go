@@ -88,7 +88,7 @@ func (q *Queue) mendTimes(now time.Time) {
 		return true
 	})
 	for _, id := range ids {
-		if err := q.change(id, mend); err != nil {
+		if err := q.change(id, nil, mend); err != nil {
 			q.opt.Log.Error("the clock was set back, and a new time to try cannot be recorded", "id", id, "error", err.Error())
 		}
 	}

@@ -18,7 +18,10 @@ func TestAdminDuringAnAttempt(t *testing.T) {
 	do := func(verbs string) func(*rig) error {
 		return func(r *rig) (err error) {
 			for verb := range strings.FieldsSeq(verbs) {
-				err = errors.Join(err, map[string]func(string) error{"hold": r.Hold, "release": r.Release, "retry": r.Retry, "remove": r.Remove}[verb](idA))
+				e := map[string]func(string) error{"hold": r.Hold, "release": r.Release, "retry": r.Retry, "remove": r.Remove}[verb](idA)
+				if e != ErrHeld && e != ErrNotHeld {
+					err = errors.Join(err, e)
+				}
 			}
 			return err
 		}
@@ -116,7 +119,7 @@ func TestVerbs(t *testing.T) {
 		e := newEnvelope(t, idA, "a@one.test", "b@one.test")
 		e.Recipients[0].State = Delivered
 		r.add(e)
-		for _, f := range []func(string) error{r.Hold, r.Retry, r.Release, r.Retry} {
+		for _, f := range []func(string) error{r.Hold, r.Release, r.Retry} {
 			if err := f(idA); err != nil {
 				t.Fatal(err)
 			}

@@ -244,7 +244,7 @@ func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message
 	if err := in.queue.Add(e, m.Reader()); err != nil {
 		return nil, storeReply(err)
 	}
-	in.Log.Info("accepted", append(tx.LogAttrs(), "to", quoted(tx.addresses()), "size", m.OriginalSize(), "message_id", m.Header.Get("Message-ID"), "copies", len(e.Recipients))...)
+	in.Log.Info("accepted", append(tx.LogAttrs(), "size", m.OriginalSize(), "message_id", m.Header.Get("Message-ID"), "copies", len(e.Recipients))...)
 	return reply.New(250, "2.0.0", "Ok: queued as %s", e.ID), nil
 }
 

@@ -51,6 +51,9 @@ func (tx *Transaction) LogAttrs() []any {
 	if !tx.Client.User.IsNull() {
 		attrs = append(attrs, "user", tx.Client.User.String())
 	}
+	if len(tx.accepted) > 0 {
+		attrs = append(attrs, "to", quoted(tx.addresses()))
+	}
 	return attrs
 }
 

@@ -20,7 +20,7 @@ func (s *session) AuthMechanisms() []string {
 // Auth starts a login. The gate has seen to TLS and to the order of commands.
 func (s *session) Auth(mechanism string) (sasl.Server, error) {
 	if !s.srv.opt.CanLogin(s.gate.tls.ServerName) {
-		return nil, toSMTP(reply.New(454, "4.7.0", "This server has no certificate yet, so passwords are not taken"))
+		return nil, toSMTP(reply.New(454, "4.7.0", "This server has no certificate yet, so no passwords are taken: its admin must put one under certs/"))
 	}
 	switch mechanism {
 	case sasl.Plain:
@@ -41,7 +41,11 @@ func (s *session) login(identity, user, password string) error {
 	who, err := s.srv.relay.Login(s.srv.ctx, c, user, password)
 	if err != nil {
 		r := reply.From(err)
-		s.srv.log.Warn("login refused", "client", c.IP.String(), "user", user, "reply", r.String(), "cause", errors.Unwrap(r))
+		attrs := []any{"client", c.IP.String(), "user", user, "reply", r.String()}
+		if r.Cause != nil {
+			attrs = append(attrs, "cause", r.Cause.Error())
+		}
+		s.srv.log.Warn("login refused", attrs...)
 		return r
 	}
 	s.user = who

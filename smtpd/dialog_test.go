@@ -138,9 +138,9 @@ func TestRefusalsOnTheMXPort(t *testing.T) {
 		{"HELP", "214"},
 		{"HELO client.test", "250 mx.example.test"},
 		{"DATA now", "501 5.5.4"},
-		{"MAIL FROM:a b", "501"},
+		{"MAIL FROM:<a>", "501 5.5.2 Write MAIL FROM:<name@domain>"},
 		{"MAIL FROM:<a@client.test> FROB=1", "555 5.5.4"},
-		{"MAIL FROM:<a@client.test> BODY=BINARYMIME", "504 5.5.4"},
+		{"MAIL FROM:<a@client.test> BODY=BINARYMIME", "555 5.5.4"},
 		{"MAIL FROM:<é@client.test>", "553 5.1.7"},
 	} {
 		s := serve(t, func(o *Options) { o.Limits.Errors = 100 })

@@ -51,7 +51,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if from != "" {
 		a, err := address.FromPath(from, opts.UTF8)
 		if err != nil {
-			return s.answer(tx, badAddress("5.1.7", err))
+			return s.answer(tx, badAddress("5.1.7", err), "tried", from)
 		}
 		tx.Sender = a
 	}
@@ -71,7 +71,7 @@ func badAddress(enhanced string, err error) error {
 func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	a, err := address.FromPath(to, s.tx.UTF8)
 	if err != nil {
-		return s.answer(s.tx, badAddress("5.1.3", err))
+		return s.answer(s.tx, badAddress("5.1.3", err), "refused", to)
 	}
 	r := relay.Recipient{Address: a}
 	if opts.OriginalRecipient != "" {
@@ -81,7 +81,7 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 		r.Notify = append(r.Notify, string(n))
 	}
 	if err := s.srv.relay.Recipient(s.srv.ctx, s.tx, r); err != nil {
-		return s.answer(s.tx, err)
+		return s.answer(s.tx, err, "refused", "<"+a.String()+">")
 	}
 	return nil
 }
@@ -119,13 +119,13 @@ func (s *session) bodyError(err error) error {
 
 // answer is the one place where an error becomes a reply: anything that is not one already
 // becomes 451 4.3.0, and every refusal stands in the log with its private cause.
-func (s *session) answer(tx *relay.Transaction, err error) error {
+func (s *session) answer(tx *relay.Transaction, err error, about ...any) error {
 	r := reply.From(err)
-	attrs := append(tx.LogAttrs(), "reply", r.String())
+	attrs := append(append(tx.LogAttrs(), about...), "reply", r.String())
 	if r.Cause != nil {
 		attrs = append(attrs, "cause", r.Cause.Error())
 	}
-	if r.Cause != nil && r.Code == 451 {
+	if r.Cause != nil && (r.Code == 451 || r.Code == 452) {
 		s.srv.log.Error("refused for a fault of ours", attrs...)
 	} else {
 		s.srv.log.Info("refused", attrs...)

@@ -51,7 +51,15 @@ func (t *tool) aliasAdd() *cobra.Command {
 		Short:   "Send the mail for LHS, NAME@DOMAIN or *@DOMAIN for every other name, to the targets.",
 		Example: "relay-util alias-add shop@example.org me@gmail.com partner@example.net",
 	}
-	return t.verb(c, cobra.MinimumNArgs(2), func(_ context.Context, args []string) error {
+	parts := func(_ *cobra.Command, args []string) error {
+		_, err := joinVia(args[1:])
+		return err
+	}
+	return t.verb(c, cobra.MatchAll(cobra.MinimumNArgs(2), parts), func(_ context.Context, args []string) error {
+		list, err := joinVia(args[1:])
+		if err != nil {
+			return err
+		}
 		w, err := t.world()
 		if err != nil {
 			return err
@@ -60,7 +68,7 @@ func (t *tool) aliasAdd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		rule, err := aliases.NewRule(left, args[1:], w.options(d))
+		rule, err := aliases.NewRule(left, list, w.options(d))
 		if err != nil {
 			return err
 		}
@@ -68,9 +76,31 @@ func (t *tool) aliasAdd() *cobra.Command {
 	})
 }
 
+// joinVia makes one target of three words like me@example.net via mx.example.net, which are three
+// arguments unless somebody has put quotes around them.
+func joinVia(words []string) ([]string, error) {
+	var list []string
+	whole := true // there is no target, or the last one has its host
+	for i := 0; i < len(words); i++ {
+		switch {
+		case !strings.EqualFold(words[i], "via"):
+			list, whole = append(list, words[i]), false
+		case whole:
+			return nil, errors.New("before via stands a target")
+		case i+1 == len(words) || strings.EqualFold(words[i+1], "via"):
+			return nil, errors.New("after via stands one host or host/host2")
+		default:
+			list[len(list)-1] += " via " + words[i+1]
+			whole = true
+			i++
+		}
+	}
+	return list, nil
+}
+
 func (t *tool) addRule(w world, d *domains.Domain, rule aliases.Rule) error {
 	file := w.file(d.Name, "aliases")
-	err := t.edit(w.place, file, func(old []byte) ([]byte, error) {
+	err := t.edit(w.place, d.Name, "aliases", func(old []byte) ([]byte, error) {
 		data, err := aliases.Add(old, rule)
 		if errors.Is(err, aliases.ErrExists) {
 			err = fmt.Errorf("%w of %s; take it out first with `relay-util alias-remove '%s'`", err, file, wholeLeft(rule.Left, d.Name))
@@ -111,7 +141,7 @@ func (t *tool) aliasRemove() *cobra.Command {
 			return err
 		}
 		file := w.file(d.Name, "aliases")
-		err = t.edit(w.place, file, func(old []byte) ([]byte, error) {
+		err = t.edit(w.place, d.Name, "aliases", func(old []byte) ([]byte, error) {
 			data, err := aliases.Remove(old, left)
 			if errors.Is(err, aliases.ErrNoRule) {
 				err = fmt.Errorf("%w in %s; `relay-util alias-list %s` shows those that are there", err, file, d.Name)

@@ -301,7 +301,7 @@ func TestStatusAndReload(t *testing.T) {
 	for _, want := range []string{
 		"relayd       1.2 on mx.example.com, started 2h ago\n", "listens on   smtp :25, submission :587\n", "connections  3\n",
 		"queue        0 messages, 1 held, the oldest received 2h ago\n", "certificate  mx.example.com, expires in 4d, self-signed\n",
-		"example.org  1      2        0          unsigned\n", "in force:\n/x/users:3: wrong\n", "warnings:\nx: look here\n",
+		"example.org  1      2        0          unsigned\n", "\nproblems (see `relayd -check`):\n/x/users:3: wrong\n", "warnings:\nx: look here\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
@@ -311,6 +311,36 @@ func TestStatusAndReload(t *testing.T) {
 	var status control.Status
 	if err := json.Unmarshal([]byte(out), &status); err != nil || status.Connections != 3 {
 		t.Errorf("%v in %s", err, out)
+	}
+}
+
+func TestSettingsWithAMistakeDoNotCutOffTheDaemon(t *testing.T) {
+	s := newSite(t)
+	s.envelopes = twoMessages(time.Now())
+	mistakes := map[string]string{
+		"a key that is not known": fmt.Sprintf("hostname = \"mx.example.com\"\nstate_dir = %q\nhostnam = 1\n", s.dir),
+		"no TOML":                 fmt.Sprintf("hostname = mx.example.com\nstate_dir = %q\n[listen\n", s.dir),
+	}
+	for name, text := range mistakes {
+		s.write("relayd.toml", text)
+		for _, line := range []string{"status", "reload", "queue-list", "queue-show AAAAAAAA", "queue-hold AAAAAAAA"} {
+			_, errs := s.run(0, line)
+			want := fmt.Sprintf("relay-util: warning: %[1]s/relayd.toml has problems, shown below; going on with state_dir %[1]s\n%[1]s/relayd.toml:", s.dir)
+			if !strings.HasPrefix(errs, want) {
+				t.Errorf("%s: %s: printed %q", name, line, errs)
+			}
+		}
+		for _, line := range []string{"alias-add c@example.org d@example.net", "user-add me@example.org --password=x", "domain-add second.example"} {
+			if _, errs := s.run(1, line); !strings.HasPrefix(errs, s.dir+"/relayd.toml:") {
+				t.Errorf("%s: %s: printed %q", name, line, errs)
+			}
+		}
+	}
+	if err := os.Remove(s.dir + "/relayd.toml"); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := s.run(1, "status"); !strings.Contains(errs, "there is no settings file") {
+		t.Errorf("without settings: printed %q", errs)
 	}
 }
 

@@ -115,6 +115,11 @@ func (t *tool) dkimDNS() *cobra.Command {
 			}
 		}
 		if len(d.Keys) == 0 && len(unusable) == 0 {
+			if t.json {
+				if err := t.printRecords(nil); err != nil {
+					return err
+				}
+			}
 			return fmt.Errorf("%s has no DKIM key; make one with `relay-util dkim-keygen %[1]s`", name)
 		}
 		if err := t.printRecords(d.Keys); err != nil {

@@ -34,13 +34,18 @@ type place struct {
 	folders map[string]string // of the hosted domains, by name
 }
 
-// place reads the settings and looks for the domains beside them.
-func (t *tool) place() (place, error) {
+// settings reads the settings file.
+func (t *tool) settings() (*config.Config, error) {
 	if _, err := os.Stat(t.configFile); errors.Is(err, fs.ErrNotExist) {
-		return place{}, fmt.Errorf(`%w %s; make it with one line in it, hostname = "mx.example.com" with the name of this server, or name another with -c FILE`,
+		return nil, fmt.Errorf(`%w %s; make it with one line in it, hostname = "mx.example.com" with the name of this server, or name another with -c FILE`,
 			errNoSettings, t.configFile)
 	}
-	cfg, err := config.Load(t.configFile)
+	return config.Load(t.configFile)
+}
+
+// place reads the settings and looks for the domains beside them.
+func (t *tool) place() (place, error) {
+	cfg, err := t.settings()
 	if err != nil {
 		return place{}, err
 	}
@@ -150,13 +155,39 @@ func refused(err error) error {
 	return fmt.Errorf("nothing was changed, because the file would then be wrong:\n%w", err)
 }
 
-// edit changes a file of a domain and tells a running daemon.
-func (t *tool) edit(p place, file string, f func(old []byte) ([]byte, error)) error {
-	if err := domains.Edit(file, newFile, f); err != nil {
+// edit changes the users or the aliases of a domain and tells a running daemon.
+func (t *tool) edit(p place, domain, name string, f func(old []byte) ([]byte, error)) error {
+	file := p.file(domain, name)
+	err := domains.Edit(file, newFile, func(old []byte) ([]byte, error) {
+		if old == nil { // there is no file
+			if err := p.vanished(domain, name); err != nil {
+				return nil, err
+			}
+		}
+		return f(old)
+	})
+	if err != nil {
 		return err
 	}
 	t.nudge(p, file)
 	return nil
+}
+
+// vanished is the error of an edit of a file that is gone while its last version is in force: the
+// new file would hold that edit alone, and with it everything else would be out of force.
+func (p place) vanished(domain, name string) error {
+	good := filepath.Join(p.StateDir, "lastgood", domain, name)
+	info, err := os.Stat(good)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
+		return nil
+	case err != nil:
+		return err
+	}
+	file := p.file(domain, name)
+	// cp -p: the copy is the daemon's alone, and it must be able to read the file.
+	return fmt.Errorf("%s: the file is gone; its last version is still in force from %s: put it back (cp -p %[2]s %[1]s), or make an empty file to begin anew",
+		file, good)
 }
 
 // nudge has a running daemon read its files at once. It prints what the daemon has against those

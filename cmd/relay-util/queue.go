@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayd/address"
+	"relayd/config"
 	"relayd/control"
 )
 
@@ -24,13 +25,18 @@ func (t *tool) queueVerbs() []*cobra.Command {
 	}
 }
 
-// daemon is the way to the running daemon.
+// daemon is the way to the running daemon. A mistake made in the settings since it started must
+// not cut it off: nothing but state_dir is needed of them.
 func (t *tool) daemon() (*control.Client, error) {
-	p, err := t.place()
-	if err != nil {
+	cfg, err := t.settings()
+	if errors.Is(err, errNoSettings) {
 		return nil, err
 	}
-	return control.NewClient(p.ControlSocket()), nil
+	if err != nil {
+		cfg = &config.Config{StateDir: config.StateDir(t.configFile)}
+		t.warn("%s has problems, shown below; going on with state_dir %s\n%v", t.configFile, cfg.StateDir, err)
+	}
+	return control.NewClient(cfg.ControlSocket()), nil
 }
 
 // domainFlag gives a verb --domain. Its value is brought into normal form, since the daemon

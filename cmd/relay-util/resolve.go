@@ -43,20 +43,28 @@ func (t *tool) aliasesResolve() *cobra.Command {
 			return err
 		}
 		if _, err := w.hosted(a.Domain); err != nil {
-			return err
+			return t.noTarget(newResolution(aliases.Resolution{}), err)
 		}
 		if d := w.Get(a.Domain); d.Broken != nil {
 			return d.Broken
 		}
 		res, err := w.resolve(a, t.configFile)
 		if errors.Is(err, aliases.ErrNoSuchAddress) {
-			err = fmt.Errorf("no alias takes mail for %s; add one with `relay-util alias-add %[1]s TARGET`", a)
+			return t.noTarget(res, fmt.Errorf("no alias takes mail for %s; add one with `relay-util alias-add %[1]s TARGET`", a))
 		}
 		if err != nil {
 			return err
 		}
 		return t.printResolution(res)
 	})
+}
+
+// noTarget gives a program the lists that it reads, empty, before why they are.
+func (t *tool) noTarget(r resolution, why error) error {
+	if t.json {
+		return errors.Join(t.printJSON(r), why)
+	}
+	return why
 }
 
 // resolve finds the final targets as the daemon does: of the mail that every domain must take
@@ -82,7 +90,7 @@ func (w world) resolve(a address.Address, settings string) (resolution, error) {
 }
 
 func newResolution(res aliases.Resolution) resolution {
-	var r resolution
+	r := resolution{Targets: []string{}, Steps: []step{}} // not nil, which is null in JSON
 	for _, target := range res.Targets {
 		r.Targets = append(r.Targets, target.String())
 	}

@@ -57,7 +57,7 @@ func (t *tool) printStatus(s control.Status) error {
 	if err := t.printDomains(s.Domains); err != nil {
 		return err
 	}
-	t.printProblems("problems; the last good version stays in force:", s.Problems)
+	t.printProblems("problems (see `relayd -check`):", s.Problems)
 	t.printProblems("warnings:", s.Warnings)
 	return nil
 }

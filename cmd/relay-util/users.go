@@ -63,7 +63,7 @@ func (u user) check(data []byte, wanted bool) error {
 
 // editUser changes the line of a user who must be there, or must not.
 func (t *tool) editUser(u user, wanted bool, change func(old []byte) ([]byte, error)) error {
-	return t.edit(u.place, u.file, func(old []byte) ([]byte, error) {
+	return t.edit(u.place, u.addr.Domain, "users", func(old []byte) ([]byte, error) {
 		if err := u.check(old, wanted); err != nil {
 			return nil, err
 		}
@@ -113,7 +113,10 @@ func (t *tool) setPassword(addr string, source *passwordSource, exists bool) err
 		return err
 	}
 	data, err := os.ReadFile(u.file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		err = u.vanished(u.addr.Domain, "users")
+	}
+	if err != nil {
 		return err
 	}
 	if err := u.check(data, exists); err != nil {

@@ -33,6 +33,7 @@ import (
 // A daemon is everything that runs, wired together.
 type daemon struct {
 	conf      *config.Config
+	settings  *settings
 	log       *slog.Logger
 	started   time.Time
 	domains   *domains.Store
@@ -59,6 +60,7 @@ const (
 // start brings a daemon up; it goes down when ctx ends. After an error nothing is left running.
 func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{conf: conf, log: log, started: time.Now(), done: make(chan struct{})}
+	d.settings = newSettings(conf, log)
 	d.ctx, d.stop = context.WithCancelCause(ctx)
 	if err := os.MkdirAll(conf.StateDir, 0o750); err != nil {
 		return nil, fmt.Errorf("the state folder cannot be made (see state_dir): %w", err)
@@ -85,7 +87,7 @@ func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon,
 func (d *daemon) build() error {
 	conf, log := d.conf, d.log
 	d.domains = domains.Open(domains.Options{
-		Dir: conf.DomainsDir(), GoodDir: filepath.Join(conf.StateDir, "lastgood"), AllowPipe: conf.Aliases.AllowPipe, Log: log,
+		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), AllowPipe: conf.Aliases.AllowPipe, Log: log,
 	})
 	d.certs, _ = certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: log})
 	rewriter, err := newRewriter(conf)
@@ -115,6 +117,9 @@ func (d *daemon) build() error {
 	d.servers = newServers(conf, log, d.certs, store.TemporaryDir(), relay.NewInbound(opt, d.queue))
 	return nil
 }
+
+// goodDir is where the last good copies of the domains' files are kept.
+func goodDir(conf *config.Config) string { return filepath.Join(conf.StateDir, "lastgood") }
 
 func newRewriter(conf *config.Config) (*srs.Rewriter, error) {
 	secrets, err := srs.LoadSecrets(filepath.Join(conf.StateDir, "srs-secrets"))
@@ -148,6 +153,7 @@ func newServers(conf *config.Config, log *slog.Logger, store *certs.Store, spool
 
 // run starts everything that goes on until the end.
 func (d *daemon) run(controlSocket net.Listener) {
+	d.serving.Go(func() { d.settings.watch(d.ctx) })
 	d.serving.Go(func() { d.domains.Watch(d.ctx) })
 	d.serving.Go(func() { d.certs.Watch(d.ctx, certsEvery) })
 	d.serving.Go(func() { d.queue.Run(d.ctx) })
@@ -224,15 +230,19 @@ func (d *daemon) Address(service string) string {
 	return ""
 }
 
-// Reload reads all edited files now.
+// Reload reads all edited files now. Settings of relayd.toml are in force from start to end; that
+// they have changed, or would not do, is told.
 func (d *daemon) Reload() problem.List {
-	return append(d.domains.Reload(), d.certs.Reload()...)
+	problems := d.settings.look()
+	return append(append(problems, d.domains.Reload()...), d.certs.Reload()...)
 }
 
 // checkFiles reads the domains and certificates for -check.
 func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	d := domains.Open(domains.Options{Dir: conf.DomainsDir(), AllowPipe: conf.Aliases.AllowPipe, Log: quiet})
+	d := domains.Open(domains.Options{
+		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Log: quiet,
+	})
 	_, certProblems := certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: quiet})
 	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)
 	return append(d.Problems(), certProblems...), warnings

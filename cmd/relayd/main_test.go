@@ -138,3 +138,42 @@ func TestADaemonGoesDownWhenItIsAsked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCheckSeesWhatTheDaemonWouldMiss(t *testing.T) {
+	state := t.TempDir()
+	file := files(t, map[string]string{
+		"relayd.toml":                  fmt.Sprintf("hostname = \"mx.example.test\"\npostmaster = \"me@elsewhere.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n", state),
+		"domains/example.test/aliases": "*: me@elsewhere.test\n",
+	})
+	conf, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d, err := start(ctx, conf, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { stop(); d.Wait() }()
+	if err := os.Remove(filepath.Join(filepath.Dir(file), "domains/example.test/aliases")); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if code := run([]string{"-check", "-c", file}, &out, &out); code != 78 || !strings.Contains(out.String(), "the file is gone") {
+		t.Errorf("exit %d:\n%s", code, &out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for change, want := range map[string]string{"[log]\nlevel = \"debug\"\n": "restart", "[log]\nlevl = \"debug\"\n": "levl"} {
+		if err := os.WriteFile(file, append(text, change...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d.Reload()
+		s := d.Status()
+		if all := append(s.Problems, s.Warnings...); !strings.Contains(all.Error(), want) {
+			t.Errorf("after %q status says %v", change, all)
+		}
+	}
+}

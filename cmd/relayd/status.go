@@ -14,7 +14,9 @@ func (d *daemon) Status() control.Status {
 		Problems: append(problem.List{}, d.domains.Problems()...),
 		Warnings: append(problem.List{}, d.domains.Warnings()...),
 	}
-	s.Problems = append(s.Problems, d.certs.Problems()...)
+	problems, warnings := d.settings.state()
+	s.Problems = append(append(s.Problems, problems...), d.certs.Problems()...)
+	s.Warnings = append(s.Warnings, warnings...)
 	s.Warnings = append(s.Warnings, relay.CheckPostmaster(d.conf, d.domains.Current())...)
 	for _, l := range d.listeners {
 		s.Listeners = append(s.Listeners, control.Listener{Service: l.service.name, Address: l.Addr().String()})
