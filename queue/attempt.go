@@ -106,6 +106,7 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 // judge brings recipient i to where outcome o has it. was is how the attempt found it.
 func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 	r := &s.e.Recipients[i]
+	r.Trying = false
 	asked := r.State != Waiting || !r.Next.Equal(was.Next) // the admin, for something else
 	if !asked {
 		r.Next = s.now.Add(was.Next.Sub(was.LastTry)) // the wait begins when the attempt has ended

@@ -50,6 +50,7 @@ type Status struct {
 	LastHost  string        `json:"last_host,omitempty"`
 	LastReply string        `json:"last_reply,omitempty"`
 	Delayed   bool          `json:"delayed,omitempty"` // the delay notice was sent
+	Trying    bool          `json:"trying,omitempty"`  // an attempt has begun and its outcome is not known
 }
 
 // State is the word that queue-list shows.

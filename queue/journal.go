@@ -28,7 +28,8 @@ type journal struct {
 	current *segment
 	spare   chan *segment // made in the background; holds one
 	making  bool
-	dirty   bool // bytes of current were written without a sync
+	buf     []byte // of the last batch, to be used again
+	dirty   bool   // bytes of current were written without a sync
 	syncs   int64
 	batched int64 // frames in the batches that were synced
 }
@@ -69,6 +70,9 @@ type pending struct {
 }
 
 const segmentSize = 32 << 20
+
+// maxKept is the largest buffer that is kept between batches, in bytes.
+const maxKept = 1 << 20
 
 func segmentName(number uint32) string { return fmt.Sprintf("%010d.log", number) }
 
@@ -116,10 +120,13 @@ func (j *journal) write(b *batch) error {
 		}
 	}
 	seg := j.current
-	buf := make([]byte, 0, b.size)
+	buf := j.buf[:0]
 	for _, p := range b.frames {
 		p.at.seg, p.at.off = seg, uint32(seg.end)+uint32(len(buf))
 		buf = appendFrame(buf, seg.salt, p.kind, p.head, p.body)
+	}
+	if cap(buf) <= maxKept {
+		j.buf = buf
 	}
 	if _, err := seg.file.WriteAt(buf, seg.end); err != nil {
 		return j.takeBack(int64(len(buf)), fmt.Errorf("writing to the queue: %w", err))

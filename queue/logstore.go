@@ -205,6 +205,9 @@ func (s *LogStore) room() error {
 	if err := s.journal.failure(); err != nil {
 		return err
 	}
+	if s.opt.ReserveBytes == 0 && s.opt.ReserveFiles == 0 {
+		return nil
+	}
 	bytes, files, err := s.opt.FS.Free(s.opt.Dir)
 	if err == nil && (bytes < s.opt.ReserveBytes || files < s.opt.ReserveFiles) {
 		return fmt.Errorf("%w: %d bytes and %d files are left", ErrFull, bytes, files)

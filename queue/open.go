@@ -217,6 +217,7 @@ func (s *LogStore) enter() (overdue int, err error) {
 		}
 		s.order = append(s.order, m)
 		notBefore := time.Time{}
+		e.resume(now)
 		if isOverdue(e, now) {
 			overdue++
 			notBefore = now.Add(rand.N(min(time.Duration(overdue)*10*time.Millisecond, time.Minute)))
@@ -242,6 +243,19 @@ func (s *LogStore) decode(m *entry, files []string) (*Envelope, error) {
 		return nil, err
 	}
 	return e, e.check()
+}
+
+// crashes is how many attempts in a row may end with the process before the message is taken for
+// the cause and waits its time.
+const crashes = 2
+
+// resume makes due what was being tried when the process ended: most likely it was not to blame.
+func (e *Envelope) resume(now time.Time) {
+	for i := range e.Recipients {
+		if r := &e.Recipients[i]; r.Trying && r.Attempts <= crashes {
+			r.Next = now.Add(-time.Second)
+		}
+	}
 }
 
 func isOverdue(e *Envelope, now time.Time) bool {

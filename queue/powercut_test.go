@@ -160,7 +160,7 @@ func run(seed uint64, failAt int, f fault) (*memFS, *ledger) {
 // seeds is how many workloads are tried: fewer under the race detector, which is ten times as slow.
 func seeds() uint64 {
 	if raceDetector {
-		return 2
+		return 1
 	}
 	return 20
 }

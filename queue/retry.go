@@ -38,7 +38,7 @@ func (q *Queue) count(e *Envelope, r *Recipient, now time.Time, chance float64) 
 		r.Tried += min(max(0, now.Sub(r.LastTry)), longest(spacing(r.Attempts)))
 	}
 	r.Attempts++
-	r.LastTry = now
+	r.LastTry, r.Trying = now, true
 	wait := jitter(spacing(r.Attempts), chance)
 	for _, end := range []time.Duration{q.opt.Lifetime, q.warnAfter(e, r)} {
 		if r.Tried < end {
