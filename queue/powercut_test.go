@@ -157,20 +157,22 @@ func run(seed uint64, failAt int, f fault) (*memFS, *ledger) {
 	return m, l
 }
 
-// seeds is how many workloads are tried: fewer under the race detector, which is ten times as slow.
-func seeds() uint64 {
+// seeds is how many workloads are tried, and every how many operations. The race detector is ten
+// times as slow, and looks for something else here.
+func seeds() (n uint64, every int) {
 	if raceDetector {
-		return 1
+		return 2, 16
 	}
-	return 20
+	return 20, 1
 }
 
 func TestPowerCutAtEveryOperation(t *testing.T) {
-	for seed := range seeds() {
+	n, every := seeds()
+	for seed := range n {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			m, _ := run(seed, -1, powerCut)
-			for at := 1; at <= m.ops; at++ {
+			for at := 1; at <= m.ops; at += every {
 				m, l := run(seed, at, powerCut)
 				for _, loss := range []loss{loseAll, loseTail, loseSectors, loseNothing} {
 					if err := l.verify(m.crash(loss, rand.New(rand.NewPCG(seed, uint64(at))))); err != nil {
@@ -186,12 +188,13 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 // After an error the store may refuse; what it has accepted must be there, at once and after a
 // restart.
 func TestErrorAtEveryOperation(t *testing.T) {
-	for seed := range max(1, seeds()/4) {
+	n, every := seeds()
+	for seed := range max(1, n/4) {
 		for _, f := range []fault{ioError, noSpace, shortWrite} {
 			t.Run(fmt.Sprintf("%d/%d", seed, f), func(t *testing.T) {
 				t.Parallel()
 				m, _ := run(seed, -1, f)
-				for at := 1; at <= m.ops; at++ {
+				for at := 1; at <= m.ops; at += every {
 					m, l := run(seed, at, f)
 					m.failAt = -1
 					for _, loss := range []loss{loseNothing, loseAll} {
