@@ -1,0 +1,188 @@
+// Command killloop kills relayd with SIGKILL again and again while it takes and forwards mail, and
+// counts what became of every message that was answered 250: lost, damaged, or there more than
+// once. It exits with 1 if one is lost or damaged.
+//
+//	go run ./bench/killloop -kills 300
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"relayd/bench/load"
+	"relayd/internal/sink"
+)
+
+func main() {
+	kills := flag.Int("kills", 300, "how `often`")
+	each := flag.Int("each", 100, "messages answered 250 before a kill, at least")
+	flag.Parse()
+	if err := run(*kills, *each); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A tally counts what the sink was given, by the ID that the load generator gave it.
+type tally struct {
+	mu      sync.Mutex
+	copies  map[string]int
+	damaged int
+}
+
+func (t *tally) take(m *sink.Message) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.copies[load.ID(m.Data)]++
+	if !bytes.HasSuffix(m.Data, []byte("\r\n")) {
+		t.damaged++
+	}
+}
+
+// lost lists the accepted messages that are not there yet.
+func (t *tally) lost(accepted map[string]bool) (ids []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id := range accepted {
+		if t.copies[id] == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (t *tally) duplicates() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.copies {
+		n += c - 1
+	}
+	return n
+}
+
+func run(kills, each int) error {
+	dir, err := os.MkdirTemp("", "relayd-killloop-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	t := &tally{copies: map[string]int{}}
+	s, err := sink.Start(sink.Options{Addr: "127.0.0.1:0", Hostname: "mx.healthy.test", Discard: true, Handler: t.take})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := furnish(dir, s.Addr()); err != nil {
+		return err
+	}
+	accepted := map[string]bool{}
+	for round := range kills {
+		if err := oneRound(dir, round, each, accepted); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		if (round+1)%25 == 0 {
+			log.Printf("%d kills: %d accepted, %d not there yet, %d duplicates", round+1, len(accepted), len(t.lost(accepted)), t.duplicates())
+		}
+	}
+	d, err := start(dir)
+	if err != nil {
+		return err
+	}
+	defer d.kill()
+	for deadline := time.Now().Add(3 * time.Minute); len(t.lost(accepted)) > 0 && time.Now().Before(deadline); {
+		time.Sleep(100 * time.Millisecond)
+	}
+	lost := len(t.lost(accepted))
+	log.Printf("%d kills: %d accepted, %d lost, %d damaged, %d duplicates (%.2f for each kill)", kills, len(accepted), lost, t.damaged, t.duplicates(), float64(t.duplicates())/float64(kills))
+	if lost > 0 || t.damaged > 0 {
+		return fmt.Errorf("%d messages are lost and %d damaged", lost, t.damaged)
+	}
+	return nil
+}
+
+func oneRound(dir string, round, each int, accepted map[string]bool) error {
+	d, err := start(dir)
+	if err != nil {
+		return err
+	}
+	g := load.New(load.Options{Addr: d.addr, From: "stranger@elsewhere.test", To: "anything@example.test", Connections: 20, Size: 500 << (round % 9), Prefix: fmt.Sprint(round)})
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(context.Background()) }()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err = g.Wait(ctx, each+round%17)
+	d.kill()
+	<-ended // its connections were cut off
+	for _, id := range g.Accepted() {
+		accepted[id] = true
+	}
+	return err
+}
+
+func furnish(dir, smarthost string) error {
+	files := map[string]string{
+		"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[outbound]\nsmarthost = \"smtp://%s\"\n[limits]\ncatchall_addresses = 0\n",
+			filepath.Join(dir, "state"), smarthost),
+		"domains/example.test/aliases": "*: me@healthy.test\n",
+	}
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/relayd")
+	build.Stderr = os.Stderr
+	return build.Run()
+}
+
+// A daemon is a running relayd.
+type daemon struct {
+	cmd  *exec.Cmd
+	addr string
+}
+
+func start(dir string) (*daemon, error) {
+	d := &daemon{cmd: exec.Command(filepath.Join(dir, "relayd"), "-c", filepath.Join(dir, "relayd.toml"))}
+	out, err := d.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(out)
+	for d.addr == "" && lines.Scan() {
+		if _, a, ok := strings.Cut(lines.Text(), "service=smtp address="); ok {
+			d.addr = a
+		}
+	}
+	go func() {
+		for lines.Scan() { // so that the daemon never waits for us
+			if strings.Contains(lines.Text(), "panic") || strings.Contains(lines.Text(), "level=ERROR") {
+				log.Print(lines.Text())
+			}
+		}
+	}()
+	if d.addr == "" {
+		return nil, fmt.Errorf("relayd does not come up")
+	}
+	return d, nil
+}
+
+func (d *daemon) kill() {
+	d.cmd.Process.Kill()
+	d.cmd.Wait()
+}
