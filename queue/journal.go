@@ -69,7 +69,21 @@ type pending struct {
 	at         *place
 }
 
-const segmentSize = 32 << 20
+// A segment is at most this large. On a small disk it is smaller, so that the two that are always
+// there leave room for mail.
+const (
+	segmentSize    = 16 << 20
+	minSegmentSize = 256 << 10
+)
+
+// fitSegment is the size of segments on a disk with so much room.
+func fitSegment(free uint64) int64 {
+	size := int64(segmentSize)
+	for size > minSegmentSize && uint64(size)*16 > free {
+		size /= 2
+	}
+	return size
+}
 
 // maxKept is the largest buffer that is kept between batches, in bytes.
 const maxKept = 1 << 20

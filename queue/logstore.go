@@ -42,7 +42,8 @@ type StoreOptions struct {
 	Log   *slog.Logger
 	FS    FS // nil: the machine's
 	// Reserve is how much room must be left on the disk for a message to be taken: for the
-	// changes of those that are here already, and for whoever else uses the disk.
+	// changes of those that are here already, and for whoever else uses the disk. On a small disk
+	// no more than two segments are reserved.
 	ReserveBytes, ReserveFiles uint64
 	segmentSize                int64
 }

@@ -18,9 +18,17 @@ func OpenStore(opt StoreOptions) (*LogStore, error) {
 	if opt.FS == nil {
 		opt.FS = osFS{}
 	}
-	if opt.segmentSize == 0 {
-		opt.segmentSize = segmentSize
+	if err := opt.FS.MkdirAll(opt.Dir); err != nil {
+		return nil, err
 	}
+	if opt.segmentSize == 0 {
+		free, _, err := opt.FS.Free(opt.Dir)
+		if err != nil {
+			return nil, err
+		}
+		opt.segmentSize = fitSegment(free)
+	}
+	opt.ReserveBytes = min(opt.ReserveBytes, 2*uint64(opt.segmentSize))
 	s := &LogStore{opt: opt, messages: map[string]*entry{}, adding: map[string]bool{}}
 	s.index.init(opt.Group)
 	s.journal = journal{fs: opt.FS, dir: filepath.Join(opt.Dir, "log"), size: opt.segmentSize, spare: make(chan *segment, 1)}

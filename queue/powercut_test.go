@@ -233,7 +233,7 @@ func TestAfterAFailedSyncNothingIsTaken(t *testing.T) {
 func TestAFullDiskRefusesAndRecovers(t *testing.T) {
 	m := newMemFS()
 	opt := quietOptions(m)
-	opt.ReserveBytes = 1000
+	opt.ReserveBytes = 1000 // less than two segments
 	s, err := OpenStore(opt)
 	if err != nil {
 		t.Fatal(err)

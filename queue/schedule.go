@@ -22,7 +22,7 @@ func (q *Queue) Run(ctx context.Context) {
 	for last := (time.Time{}); ; {
 		now := q.now()
 		if last.IsZero() || now.Before(last.Add(-clockNoise)) {
-			q.mendTimes(now)
+			running.Go(func() { q.mendTimes(ctx, now) }) // beside the work: a long queue takes a while to read
 		}
 		last = now
 		work, next := q.store.Claim(now, slots.left(), slots.take)
@@ -68,7 +68,7 @@ func (q *Queue) wait(ctx context.Context, next time.Time) bool {
 
 // mendTimes makes due what is further in the future than any retry can be. The clock has been
 // set back since its time was reckoned; to wait until it is there again may take years.
-func (q *Queue) mendTimes(now time.Time) {
+func (q *Queue) mendTimes(ctx context.Context, now time.Time) {
 	implausible := now.Add(longest(lastRetry) + clockNoise)
 	mend := func(s *Status) bool {
 		late := s.State == Waiting && s.Next.After(implausible)
@@ -85,7 +85,7 @@ func (q *Queue) mendTimes(now time.Time) {
 				break
 			}
 		}
-		return true
+		return ctx.Err() == nil
 	})
 	for _, id := range ids {
 		if err := q.change(id, nil, mend); err != nil {
