@@ -6,20 +6,16 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"log"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"relayd/bench/load"
+	"relayd/bench/site"
 	"relayd/internal/sink"
 )
 
@@ -43,7 +39,7 @@ func (t *tally) take(m *sink.Message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.copies[load.ID(m.Data)]++
-	if !bytes.HasSuffix(m.Data, []byte("\r\n")) {
+	if !load.Whole(m.Data) {
 		t.damaged++
 	}
 }
@@ -81,23 +77,24 @@ func run(kills, each int) error {
 		return err
 	}
 	defer s.Close()
-	if err := furnish(dir, s.Addr()); err != nil {
+	relay, err := site.Furnish(dir, s.Addr())
+	if err != nil {
 		return err
 	}
 	accepted := map[string]bool{}
 	for round := range kills {
-		if err := oneRound(dir, round, each, accepted); err != nil {
+		if err := oneRound(relay, round, each, accepted); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
 		if (round+1)%25 == 0 {
 			log.Printf("%d kills: %d accepted, %d not there yet, %d duplicates", round+1, len(accepted), len(t.lost(accepted)), t.duplicates())
 		}
 	}
-	d, err := start(dir)
+	d, err := relay.Start()
 	if err != nil {
 		return err
 	}
-	defer d.kill()
+	defer d.Kill()
 	for deadline := time.Now().Add(3 * time.Minute); len(t.lost(accepted)) > 0 && time.Now().Before(deadline); {
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -109,80 +106,21 @@ func run(kills, each int) error {
 	return nil
 }
 
-func oneRound(dir string, round, each int, accepted map[string]bool) error {
-	d, err := start(dir)
+func oneRound(relay *site.Site, round, each int, accepted map[string]bool) error {
+	d, err := relay.Start()
 	if err != nil {
 		return err
 	}
-	g := load.New(load.Options{Addr: d.addr, From: "stranger@elsewhere.test", To: "anything@example.test", Connections: 20, Size: 500 << (round % 9), Prefix: fmt.Sprint(round)})
+	g := load.New(load.Options{Addr: d.Addr, From: "stranger@elsewhere.test", To: "anything@example.test", Connections: 20, Size: 500 << (round % 9), Prefix: fmt.Sprint(round)})
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(context.Background()) }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err = g.Wait(ctx, each+round%17)
-	d.kill()
+	d.Kill()
 	<-ended // its connections were cut off
 	for _, id := range g.Accepted() {
 		accepted[id] = true
 	}
 	return err
-}
-
-func furnish(dir, smarthost string) error {
-	files := map[string]string{
-		"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[outbound]\nsmarthost = \"smtp://%s\"\n[limits]\ncatchall_addresses = 0\n",
-			filepath.Join(dir, "state"), smarthost),
-		"domains/example.test/aliases": "*: me@healthy.test\n",
-	}
-	for name, text := range files {
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/relayd")
-	build.Stderr = os.Stderr
-	return build.Run()
-}
-
-// A daemon is a running relayd.
-type daemon struct {
-	cmd  *exec.Cmd
-	addr string
-}
-
-func start(dir string) (*daemon, error) {
-	d := &daemon{cmd: exec.Command(filepath.Join(dir, "relayd"), "-c", filepath.Join(dir, "relayd.toml"))}
-	out, err := d.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := d.cmd.Start(); err != nil {
-		return nil, err
-	}
-	lines := bufio.NewScanner(out)
-	for d.addr == "" && lines.Scan() {
-		if _, a, ok := strings.Cut(lines.Text(), "service=smtp address="); ok {
-			d.addr = a
-		}
-	}
-	go func() {
-		for lines.Scan() { // so that the daemon never waits for us
-			if strings.Contains(lines.Text(), "panic") || strings.Contains(lines.Text(), "level=ERROR") {
-				log.Print(lines.Text())
-			}
-		}
-	}()
-	if d.addr == "" {
-		return nil, fmt.Errorf("relayd does not come up")
-	}
-	return d, nil
-}
-
-func (d *daemon) kill() {
-	d.cmd.Process.Kill()
-	d.cmd.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/smtp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -128,10 +129,7 @@ func (g *Generator) send(c *smtp.Client) error {
 	if err != nil {
 		return refusal(err)
 	}
-	fmt.Fprintf(w, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n%s: %s\r\n\r\n", g.opt.From, g.opt.To, field, id)
-	for n := 0; n < g.opt.Size; n += 72 {
-		fmt.Fprint(w, strings.Repeat("x", 70)+"\r\n")
-	}
+	fmt.Fprintf(w, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n%s: %s\r\n%s: %d\r\n\r\n%s", g.opt.From, g.opt.To, field, id, sizeField, g.opt.Size, body(id, g.opt.Size))
 	if err := w.Close(); err != nil { // the answer to the final dot
 		return refusal(err)
 	}
@@ -152,13 +150,36 @@ func refusal(err error) error {
 	return err
 }
 
-const field = "X-Load-ID"
+// The fields by which a message is known again.
+const (
+	field     = "X-Load-ID"
+	sizeField = "X-Load-Size"
+)
+
+// body is size octets or a line more, different for every message and line.
+func body(id string, size int) string {
+	var b strings.Builder
+	for line := 0; b.Len() < size; line++ {
+		fmt.Fprintf(&b, "%s %d %s\r\n", id, line, strings.Repeat("x", 50))
+	}
+	return b.String()
+}
 
 // ID is that of a message as it arrived, "" for one that was not made here.
-func ID(message []byte) string {
+func ID(message []byte) string { return value(message, field) }
+
+// Whole reports whether a message arrived with the body that it was sent with, byte for byte.
+func Whole(message []byte) bool {
+	_, got, ok := strings.Cut(string(message), "\r\n\r\n")
+	size, err := strconv.Atoi(value(message, sizeField))
+	return ok && err == nil && got == body(ID(message), size)
+}
+
+// value is that of a field of ours.
+func value(message []byte, name string) string {
 	for line := range strings.SplitSeq(string(message), "\r\n") {
-		if id, ok := strings.CutPrefix(line, field+": "); ok {
-			return id
+		if v, ok := strings.CutPrefix(line, name+": "); ok {
+			return v
 		}
 		if line == "" {
 			break

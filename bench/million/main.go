@@ -8,7 +8,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"flag"
@@ -25,6 +24,7 @@ import (
 	"time"
 
 	"relayd/address"
+	"relayd/bench/site"
 	"relayd/internal/sink"
 	"relayd/queue"
 )
@@ -51,10 +51,11 @@ func run(n int) error {
 		return err
 	}
 	defer s.Close()
-	if err := furnish(dir, s.Addr()); err != nil {
+	relay, err := site.Furnish(dir, s.Addr())
+	if err != nil {
 		return err
 	}
-	return measure(dir, s)
+	return measure(relay, s)
 }
 
 // fill writes n messages that wait for another hour.
@@ -100,51 +101,15 @@ func deferred(i int64) *queue.Envelope {
 	}
 }
 
-// furnish writes a configuration whose only way out is the sink.
-func furnish(dir, smarthost string) error {
-	files := map[string]string{
-		"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[outbound]\nsmarthost = \"smtp://%s\"\n",
-			filepath.Join(dir, "state"), smarthost),
-		"domains/example.test/aliases": "*: me@healthy.test\n",
-	}
-	for name, text := range files {
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/relayd", "./cmd/relay-util")
-	build.Stderr = os.Stderr
-	return build.Run()
-}
-
 // measure starts relayd and says what it sees.
-func measure(dir string, s *sink.Sink) error {
+func measure(relay *site.Site, s *sink.Sink) error {
 	began := time.Now()
-	d := exec.Command(filepath.Join(dir, "relayd"), "-c", filepath.Join(dir, "relayd.toml"))
-	out, err := d.StderrPipe()
+	d, err := relay.Start()
 	if err != nil {
 		return err
 	}
-	if err := d.Start(); err != nil {
-		return err
-	}
-	defer func() { d.Process.Kill(); d.Wait() }()
-	addr := ""
-	lines := bufio.NewScanner(out)
-	for addr == "" && lines.Scan() {
-		if _, a, ok := strings.Cut(lines.Text(), "service=smtp address="); ok {
-			addr = a
-		}
-	}
-	go func() {
-		for lines.Scan() { // so that the daemon never waits for us
-		}
-	}()
-	if err := accept(addr); err != nil {
+	defer d.Kill()
+	if err := accept(d.Addr); err != nil {
 		return err
 	}
 	log.Printf("ready to accept after %v", time.Since(began).Round(time.Millisecond))
@@ -155,7 +120,7 @@ func measure(dir string, s *sink.Sink) error {
 		return fmt.Errorf("the new message does not arrive: %w", err)
 	}
 	log.Printf("a new message was delivered %v after its 250", time.Since(arrived).Round(100*time.Microsecond))
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
 	if err != nil {
 		return err
 	}
@@ -165,7 +130,7 @@ func measure(dir string, s *sink.Sink) error {
 		}
 	}
 	listing := time.Now()
-	head := exec.Command("sh", "-c", `"$0" -c "$1" queue-list | head -20 | wc -l`, filepath.Join(dir, "relay-util"), filepath.Join(dir, "relayd.toml"))
+	head := exec.Command("sh", "-c", `"$0" -c "$1" queue-list | head -20 | wc -l`, filepath.Join(relay.Dir, "relay-util"), relay.Config())
 	text, err := head.Output()
 	log.Printf("queue-list | head: %s lines after %v", strings.TrimSpace(string(text)), time.Since(listing).Round(time.Millisecond))
 	return err

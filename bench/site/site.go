@@ -1,0 +1,90 @@
+// Package site is a relayd to be measured: built from this tree, in a folder of its own, with one
+// domain whose catch-all leads out through a smarthost.
+package site
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// A Site is a folder with relayd, relay-util and their files.
+type Site struct{ Dir string }
+
+// Furnish builds the programs into dir and writes their files beside them.
+func Furnish(dir, smarthost string) (*Site, error) {
+	s := &Site{dir}
+	files := map[string]string{
+		"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[outbound]\nsmarthost = \"smtp://%s\"\n[limits]\ncatchall_addresses = 0\n",
+			s.StateDir(), smarthost),
+		"domains/example.test/aliases": "*: me@healthy.test\n",
+	}
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/relayd", "./cmd/relay-util")
+	build.Stderr = os.Stderr
+	return s, build.Run()
+}
+
+// StateDir is the state folder of the relay.
+func (s *Site) StateDir() string { return filepath.Join(s.Dir, "state") }
+
+// Config is its settings file.
+func (s *Site) Config() string { return filepath.Join(s.Dir, "relayd.toml") }
+
+// A Daemon is a running relayd.
+type Daemon struct {
+	Addr string // where it takes mail from the world
+	cmd  *exec.Cmd
+}
+
+// Start starts relayd and returns when it listens. Panics and errors that it logs are logged here.
+func (s *Site) Start() (*Daemon, error) {
+	d := &Daemon{cmd: exec.Command(filepath.Join(s.Dir, "relayd"), "-c", s.Config())}
+	out, err := d.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(out)
+	for d.Addr == "" && lines.Scan() {
+		if _, a, ok := strings.Cut(lines.Text(), "service=smtp address="); ok {
+			d.Addr = a
+		}
+	}
+	if d.Addr == "" {
+		d.Kill()
+		return nil, errors.New("relayd does not come up")
+	}
+	go func() {
+		for lines.Scan() { // so that the daemon never waits for us
+			if strings.Contains(lines.Text(), "panic") || strings.Contains(lines.Text(), "level=ERROR") {
+				log.Print(lines.Text())
+			}
+		}
+	}()
+	return d, nil
+}
+
+// PID is the process ID of the daemon.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Kill ends it with SIGKILL.
+func (d *Daemon) Kill() {
+	d.cmd.Process.Kill()
+	d.cmd.Wait()
+}
