@@ -55,6 +55,7 @@ func reply(req *dns.Msg, answers ...string) *dns.Msg {
 }
 
 func TestASilentServerIsPassedOver(t *testing.T) {
+	t.Parallel()
 	silent, good := testnet.NewDNS(t, zones), testnet.NewDNS(t, zones)
 	silent.Silence(testnet.Everything)
 	clock := testnet.NewClock()
@@ -79,6 +80,7 @@ func TestASilentServerIsPassedOver(t *testing.T) {
 }
 
 func TestAllServersSilent(t *testing.T) {
+	t.Parallel()
 	a, b := testnet.NewDNS(t, zones), testnet.NewDNS(t, zones)
 	a.Silence(testnet.Everything)
 	b.Silence(testnet.Everything)
