@@ -89,10 +89,13 @@ type Outbound struct {
 	PasswordFile string // as written; Load has read it into Smarthost.Password
 }
 
-// Queue has the times of mail that waits.
+// Queue has the times and the bounds of mail that waits. No submitter may fill more than half of
+// it, nor may all that comes from outside.
 type Queue struct {
 	Lifetime     Duration // 1s to 720h; then the sender gets a DSN
 	DelayWarning Duration // when a local submitter is told that mail is late; 0: never
+	MaxMessages  int      // 100 to 10,000,000; each takes about 250 bytes of memory
+	MaxSize      Size     // of all bodies; 0: as far as the disk goes
 }
 
 // Forward says how mail for hosted addresses goes on.
@@ -150,6 +153,7 @@ func Default() *Config {
 		Queue: Queue{
 			Lifetime:     Duration(5 * 24 * time.Hour), // RFC 5321 section 4.5.4.1: at least 4 to 5 days
 			DelayWarning: Duration(4 * time.Hour),
+			MaxMessages:  2_000_000,
 		},
 		Forward: Forward{AnswerWithin: Duration(25 * time.Second)},
 		ACME: ACME{

@@ -116,6 +116,8 @@ func TestGood(t *testing.T) {
 		{"[outbound]\nsmarthost = \"smtp://mailhub\"", func(c *Config) any { return c.Outbound.Smarthost },
 			Smarthost{Scheme: "smtp", Host: "mailhub", Port: 25}},
 		{"[queue]\nlifetime = \"1h\"", func(c *Config) any { return c.Queue.Lifetime }, Duration(time.Hour)},
+		{"[queue]\nmax_messages = 100", func(c *Config) any { return c.Queue.MaxMessages }, 100},
+		{"[queue]\nmax_size = \"10GB\"", func(c *Config) any { return c.Queue.MaxSize }, 10 * GB},
 		{"[forward]\nanswer_within = \"0s\"", func(c *Config) any { return c.Forward.AnswerWithin }, Duration(0)},
 		{"[forward]\nsrs_domain = \"SRS.bücher.example.\"", func(c *Config) any { return c.Forward.SRSDomain }, "srs.xn--bcher-kva.example"},
 		{"[acme]\nenabled = true\nchallenge = \"dns-01\"\nprovider = \"rfc2136\"\n[acme.dns]\nRFC2136_TTL = \"60\"\n\"a.b\" = \"c\"",

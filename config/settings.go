@@ -36,6 +36,8 @@ func (c *Config) settings() []setting {
 
 		{"queue.lifetime", &c.Queue.Lifetime, between(&c.Queue.Lifetime, Duration(time.Second), 30*24*hour)},
 		{"queue.delay_warning", &c.Queue.DelayWarning, between(&c.Queue.DelayWarning, 0, 30*24*hour)},
+		{"queue.max_messages", &c.Queue.MaxMessages, between(&c.Queue.MaxMessages, 100, 10_000_000)},
+		{"queue.max_size", &c.Queue.MaxSize, between(&c.Queue.MaxSize, 0, 1000*GB)},
 
 		// A client waits ten minutes for the answer to its final dot (RFC 5321 section
 		// 4.5.3.2.6), some wait less: half of that is as far as it is safe to go.

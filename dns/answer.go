@@ -50,7 +50,7 @@ func (q question) fail(kind Kind, server string, cause error) *Error {
 
 // A record is the data of one resource record; which field counts follows from the type.
 type record struct {
-	text       string // host of MX and PTR, joined strings of TXT
+	text       string // host of MX and PTR, joined strings of TXT, wire form of TLSA
 	addr       netip.Addr
 	preference uint16
 }
@@ -203,6 +203,8 @@ func newRecord(rr dns.RR) (rec record, ok bool) {
 	case *dns.AAAA:
 		addr, ok := netip.AddrFromSlice(rr.AAAA)
 		return record{addr: addr}, ok && addr.Is6()
+	case *dns.TLSA:
+		return newTLSA(rr)
 	}
 	return record{}, false
 }

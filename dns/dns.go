@@ -14,7 +14,8 @@
 // passes on the AD bit of the server.
 //
 // Sources: RFC 1035, RFC 2181 (data), RFC 2308 (negative caching), RFC 5452 (forgery), RFC 6840
-// section 5.7 (AD), RFC 6891 (EDNS), RFC 7505 (null MX), RFC 7766 (TCP), RFC 9520 (failures).
+// section 5.7 (AD), RFC 6891 (EDNS), RFC 7505 (null MX), RFC 6698 (TLSA), RFC 7766 (TCP), RFC 9520
+// (failures).
 package dns
 
 import (
