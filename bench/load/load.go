@@ -28,6 +28,11 @@ type Options struct {
 	Connections int    // at once; 1 when 0
 	Size        int    // of a body in bytes, about
 	Prefix      string // of the IDs, to tell runs apart
+	// Every is how often each connection sends; 0: as soon as it has its answer.
+	Every time.Duration
+	// Accepted is called for every message that was accepted, as soon as the answer is there, from
+	// its connection's goroutine. It may be nil.
+	Accepted func(id string)
 }
 
 // A Generator is one run. Its methods are safe for concurrent use.
@@ -88,19 +93,36 @@ func (g *Generator) connection(ctx context.Context) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	conn.SetDeadline(time.Now().Add(10 * time.Minute))
 	host, _, _ := net.SplitHostPort(g.opt.Addr)
+	conn.SetDeadline(time.Now().Add(10 * time.Minute))
 	c, err := smtp.NewClient(conn, host)
 	if err == nil && g.opt.User != "" {
 		err = c.Auth(plain{g.opt.User, g.opt.Password})
 	}
 	for err == nil {
-		err = g.send(c)
+		next := time.Now().Add(g.opt.Every)
+		conn.SetDeadline(time.Now().Add(10 * time.Minute))
+		if err = g.send(c); err == nil {
+			err = pause(ctx, time.Until(next))
+		}
 	}
 	if answered := new(smtpError); errors.As(err, &answered) {
 		return err
 	}
 	return nil
+}
+
+// pause waits, and returns ctx's error if that ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (g *Generator) dial(ctx context.Context) (net.Conn, error) {
@@ -132,6 +154,9 @@ func (g *Generator) send(c *smtp.Client) error {
 	fmt.Fprintf(w, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n%s: %s\r\n%s: %d\r\n\r\n%s", g.opt.From, g.opt.To, field, id, sizeField, g.opt.Size, body(id, g.opt.Size))
 	if err := w.Close(); err != nil { // the answer to the final dot
 		return refusal(err)
+	}
+	if g.opt.Accepted != nil {
+		g.opt.Accepted(id)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -14,32 +14,50 @@ import (
 )
 
 // A Site is a folder with relayd, relay-util and their files.
-type Site struct{ Dir string }
+type Site struct {
+	Dir      string
+	programs string // the folder that the programs are in
+	state    string
+}
 
 // Furnish builds the programs into dir and writes their files beside them.
 func Furnish(dir, smarthost string) (*Site, error) {
-	s := &Site{dir}
-	files := map[string]string{
-		"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[outbound]\nsmarthost = \"smtp://%s\"\n[limits]\ncatchall_addresses = 0\n",
-			s.StateDir(), smarthost),
-		"domains/example.test/aliases": "*: me@healthy.test\n",
-	}
-	for name, text := range files {
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			return nil, err
-		}
+	s := &Site{Dir: dir, programs: dir, state: filepath.Join(dir, "state")}
+	if err := s.write(smarthost); err != nil {
+		return nil, err
 	}
 	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/relayd", "./cmd/relay-util")
 	build.Stderr = os.Stderr
 	return s, build.Run()
 }
 
+// Beside is another site with the same programs: its files are in dir, its state folder is state.
+func (s *Site) Beside(dir, state, smarthost string) (*Site, error) {
+	other := &Site{Dir: dir, programs: s.programs, state: state}
+	return other, other.write(smarthost)
+}
+
+// write makes the files of a site. Without a smarthost its mail goes to mail exchangers. No sender
+// waits for the destination's answer, for what is measured is the queue.
+func (s *Site) write(smarthost string) error {
+	conf := fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[limits]\ncatchall_addresses = 0\n[forward]\nanswer_within = \"0s\"\n", s.state)
+	if smarthost != "" {
+		conf += fmt.Sprintf("[outbound]\nsmarthost = \"smtp://%s\"\n", smarthost)
+	}
+	return errors.Join(s.Write("relayd.toml", conf), s.Write("domains/example.test/aliases", "*: me@healthy.test\n"))
+}
+
+// Write makes or replaces one of the site's files. A daemon that runs may take seconds to see it.
+func (s *Site) Write(name, text string) error {
+	file := filepath.Join(s.Dir, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}
+
 // StateDir is the state folder of the relay.
-func (s *Site) StateDir() string { return filepath.Join(s.Dir, "state") }
+func (s *Site) StateDir() string { return s.state }
 
 // Config is its settings file.
 func (s *Site) Config() string { return filepath.Join(s.Dir, "relayd.toml") }
@@ -52,7 +70,7 @@ type Daemon struct {
 
 // Start starts relayd and returns when it listens. Panics and errors that it logs are logged here.
 func (s *Site) Start() (*Daemon, error) {
-	d := &Daemon{cmd: exec.Command(filepath.Join(s.Dir, "relayd"), "-c", s.Config())}
+	d := &Daemon{cmd: exec.Command(filepath.Join(s.programs, "relayd"), "-c", s.Config())}
 	out, err := d.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
