@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"time"
 
 	"relayd/reply"
 )
@@ -11,10 +12,15 @@ import (
 // hanging at connect it ends in minutes.
 const maxAddresses = 10
 
+// longestAttempt is after what time no further address is begun with: with every one of them
+// falling silent after EHLO, where 5 minutes are to be waited each, it would take an hour.
+const longestAttempt = 10 * time.Minute
+
 // An attempt is a message on its way: what was decided, and for whom.
 type attempt struct {
-	message *Message
-	results []Result // by recipient; without a Reply it is not decided yet
+	message  *Message
+	results  []Result // by recipient; without a Reply it is not decided yet
+	strained bool     // an address was lost to strain
 }
 
 // undecided are the places of the recipients who have no reply.
@@ -40,19 +46,24 @@ func (a *attempt) settle(places []int, r Result) {
 func (c *Client) Deliver(ctx context.Context, route Route, m *Message) []Result {
 	a := &attempt{message: m, results: make([]Result, len(m.Recipients))}
 	rest := c.try(ctx, route, a)
-	a.settle(a.undecided(), rest)
+	rest.Strained = a.strained
+	undecided := a.undecided()
+	for i, r := range a.results {
+		a.results[i].Strained = r.Reply != nil && isStrain(r.Reply)
+	}
+	a.settle(undecided, rest)
 	return a.results
 }
 
 // try goes from address to address until everybody has a result, and returns the one for those
 // who have none at the end.
 func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
-	groups, err := c.hosts(ctx, route)
+	groups, err := c.hosts(ctx, route, a.message.Insist)
 	if err != nil {
 		return Result{Reply: reply.From(err)}
 	}
 	why := Result{Reply: reply.New(451, "4.4.1", "No address of any mail server for %s could be used", route.Domain)}
-	tried := 0
+	tried, begun := 0, time.Now()
 	for n, group := range groups {
 		hosts := c.resolve(ctx, group[:min(len(group), maxAddresses)])
 		if len(route.Hosts) == 0 && c.hasSelf(hosts) {
@@ -70,13 +81,14 @@ func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
 				}
 			}
 			for _, t := range f.targets {
-				if tried++; tried > maxAddresses || ctx.Err() != nil {
+				if tried++; tried > maxAddresses || ctx.Err() != nil || time.Since(begun) > longestAttempt {
 					return why
 				}
 				err := c.tryAddress(ctx, route, t, a)
 				if err == nil {
 					return why // everybody has a result
 				}
+				a.strained = a.strained || isStrain(err)
 				c.opt.Log.Debug("next address", "host", t.String(), "error", err.Error())
 				why = tellMore(why, Result{Reply: reply.From(err), Host: t.String()})
 			}
@@ -99,32 +111,53 @@ func tellMore(before, last Result) Result {
 
 // tryAddress delivers over a kept connection or a new one. After an error the next address may do
 // better for those who are still undecided; without one, nobody is.
-func (c *Client) tryAddress(ctx context.Context, route Route, t target, a *attempt) error {
+func (c *Client) tryAddress(ctx context.Context, route Route, t target, a *attempt) (err error) {
 	if s := c.pool.get(newPoolKey(route, t)); s != nil {
-		// A kept connection that was closed meanwhile is nobody's fault and proves nothing.
-		if err := c.transact(ctx, s, a); err != nil {
+		// A kept connection that was closed meanwhile is nobody's fault and proves nothing; nor
+		// does one that hangs, for what stands between may have forgotten it. One that works does.
+		if silence, err := c.transact(ctx, s, a); err != nil {
 			c.opt.Log.Debug("kept connection is gone", "host", t.String(), "error", err.Error())
+		} else if silence == nil {
+			c.settle(t, nil, false)
 		}
 	}
-	// It takes more than one where the server limits the transactions of a connection.
+	if len(a.undecided()) == 0 {
+		return nil
+	}
+	if r := c.admit(t); r != nil && !a.message.Insist {
+		return r
+	}
+	var silence error
+	defer func() { c.settle(t, silence, ctx.Err() != nil) }()
+	silence, err = c.tryAnew(ctx, route, t, a)
+	return err
+}
+
+// tryAnew delivers over new connections: it takes more than one where the server limits the
+// transactions of a connection. silence is what says that the server is to be left alone, if it
+// is: not always an error, for after the final dot everybody has a result.
+func (c *Client) tryAnew(ctx context.Context, route Route, t target, a *attempt) (silence, err error) {
 	for len(a.undecided()) > 0 {
 		s, err := c.connect(ctx, route, t)
 		if err != nil {
-			return err
+			return err, err
 		}
-		if err := c.transact(ctx, s, a); err != nil {
-			return err
+		silence, err = c.transact(ctx, s, a)
+		if silence != nil || err != nil {
+			return silence, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
-// transact sends to the undecided over s and puts s back into the pool, or closes it.
-func (c *Client) transact(ctx context.Context, s *session, a *attempt) error {
+// transact sends to the undecided over s and puts s back into the pool, or closes it. silence is
+// that the server did not answer in time, which is not always an error.
+func (c *Client) transact(ctx context.Context, s *session, a *attempt) (silence, err error) {
 	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
-	err := s.send(a)
+	err = s.send(a)
+	silence = s.hung // once s is in the pool it is somebody else's
 	if !stop() || err != nil || !s.reusable() || !c.pool.put(s) {
 		s.close()
 	}
-	return err
+	return silence, err
 }

@@ -4,7 +4,8 @@
 // MAIL, RCPT or the message itself ends the attempt for that recipient; a 421 there, for all who
 // have no answer yet. What goes wrong before is the next address's chance, and so is whoever has
 // no answer when a connection is lost, until the final dot is sent: after it, trying again at once
-// could make a duplicate.
+// could make a duplicate. A server that could not be reached or fell silent is left alone for some
+// minutes; see firstPause.
 //
 // Bytes leave as they came: the only change is dot-stuffing (RFC 5321 section 4.5.2). TLS is
 // opportunistic for mail exchangers and required, with a certificate that verifies, wherever a
@@ -37,6 +38,8 @@ type Message struct {
 	UTF8       bool   // needs SMTPUTF8 (RFC 6531), as it also does when an address is not ASCII
 	Return     string // DSN RET, ENVID: passed on where DSN is offered
 	EnvelopeID string
+	// Insist tries addresses and lookups too that are left alone because they failed of late.
+	Insist bool
 }
 
 // needsUTF8 reports whether the message can only go to a server that offers SMTPUTF8.
@@ -59,6 +62,9 @@ type Result struct {
 	Reply *reply.Reply // the server's, or ours when it never came to one; 2xx means delivered
 	Host  string       // who gave it, as "name [address]"; "" when nobody was reached
 	DSN   bool         // the server took the message, and the DSN parameters with it
+	// Strained says that a server showed signs of load: 421, silence, a connection that it refused
+	// or dropped. It is not set where it was not asked, because of such a sign before.
+	Strained bool
 }
 
 // A Resolver answers from DNS; *dns.Resolver is one.
@@ -80,6 +86,8 @@ type Options struct {
 	RootCAs *x509.CertPool // who may vouch for a smarthost; nil: whom the system trusts
 	Times   Times          // all zero: DefaultTimes
 	Log     *slog.Logger   // nil: nothing is logged
+	// Now is the clock by which what is remembered of domains and servers grows old; nil: time.Now.
+	Now func() time.Time
 }
 
 // Times are how long the client waits, by phase: RFC 5321 section 4.5.3.2.
@@ -112,10 +120,12 @@ func DefaultTimes() Times {
 
 // A Client delivers mail. It is safe for concurrent use.
 type Client struct {
-	opt  Options
-	pool pool
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	tls  *tls.Config
+	opt      Options
+	pool     pool
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
+	tls      *tls.Config
+	ways     *memory[string, way]             // by domain
+	troubles *memory[netip.AddrPort, trouble] // by address
 }
 
 // New makes a client. Close ends the connections that it keeps.
@@ -129,8 +139,14 @@ func New(opt Options) *Client {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	d := &net.Dialer{Timeout: opt.Times.Dial}
-	c := &Client{opt: opt, dial: d.DialContext}
+	c := &Client{
+		opt: opt, dial: d.DialContext,
+		ways: newMemory[string, way](maxDomains), troubles: newMemory[netip.AddrPort, trouble](maxTroubles),
+	}
 	c.tls = &tls.Config{
 		MinVersion: tls.VersionTLS12, RootCAs: opt.RootCAs, ClientSessionCache: tls.NewLRUClientSessionCache(256),
 	}

@@ -68,8 +68,8 @@ func (t target) String() string {
 }
 
 // hosts lists where to try, best first: groups of hosts that are as good as each other. An error
-// carries the reply for all recipients.
-func (c *Client) hosts(ctx context.Context, route Route) ([][]host, error) {
+// carries the reply for all recipients. insist is Message.Insist.
+func (c *Client) hosts(ctx context.Context, route Route, insist bool) ([][]host, error) {
 	if len(route.Hosts) > 0 {
 		groups := make([][]host, len(route.Hosts))
 		for i, s := range route.Hosts {
@@ -84,7 +84,7 @@ func (c *Client) hosts(ctx context.Context, route Route) ([][]host, error) {
 	if ip, ok := (address.Address{Domain: route.Domain}).Literal(); ok {
 		return [][]host{{{ip: ip, port: c.opt.Port}}}, nil
 	}
-	answer, err := c.opt.Resolver.MX(ctx, route.Domain)
+	answer, err := c.lookupMX(ctx, route.Domain, insist)
 	switch {
 	case errors.Is(err, dns.ErrNotExist):
 		return nil, c.confirm(ctx, route.Domain)

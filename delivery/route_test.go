@@ -126,7 +126,9 @@ func TestOrderOfHosts(t *testing.T) {
 	seen := map[string]bool{}
 	for range 100 {
 		w.dialed = nil
-		client.Deliver(t.Context(), example, message(text, "a@example.org"))
+		m := message(text, "a@example.org")
+		m.Insist = true
+		client.Deliver(t.Context(), example, m)
 		if got := w.dialed; len(got) != 6 || !slices.Equal(got[:3], []string{"192.0.2.1:25", "192.0.2.2:25", "[2001:db8::a]:25"}) || got[5] != "192.0.2.21:25" {
 			t.Fatal(got)
 		}
@@ -184,7 +186,9 @@ func TestHostsOfARoute(t *testing.T) {
 		"[IPv6:2001:db8::1]": "[2001:db8::1]:25", "[IPv6:2001:db8::1]:26": "[2001:db8::1]:26",
 	} {
 		w.dialed = nil
-		r := client.Deliver(t.Context(), Route{Domain: "example.org", Hosts: []string{in}}, message(text, "a@example.org"))[0]
+		m := message(text, "a@example.org")
+		m.Insist = true
+		r := client.Deliver(t.Context(), Route{Domain: "example.org", Hosts: []string{in}}, m)[0]
 		if got := strings.Join(w.dialed, " "); got != want || r.Reply.Enhanced != "4.4.1" {
 			t.Errorf("%s: dialed %s, %v", in, got, r.Reply)
 		}

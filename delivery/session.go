@@ -29,6 +29,7 @@ type session struct {
 	dirty    bool         // a transaction was left open: RSET comes first
 	broken   bool         // the connection is of no more use
 	goodbye  *reply.Reply // a 421: the server wants no more of us
+	hung     error        // the server did not answer in time
 }
 
 var (
@@ -36,6 +37,8 @@ var (
 	errNoTLS = errors.New("TLS handshake failed")
 	// errUnreachable says that there was no connection at all.
 	errUnreachable = errors.New("no connection")
+	// errLost says that there was one, and it ended or fell silent.
+	errLost = errors.New("connection lost")
 )
 
 // connect opens a session. Where TLS is opportunistic and its handshake fails, it is tried again
@@ -234,7 +237,12 @@ func (s *session) lost(err error) error {
 	if errors.Is(err, errBadReply) {
 		return reply.New(451, "4.5.0", "%s gives answers that are not SMTP", s.peer).Because(err)
 	}
-	return reply.New(451, "4.4.2", "The connection to %s was lost", s.peer).Because(err)
+	lost := reply.New(451, "4.4.2", "The connection to %s was lost", s.peer).Because(fmt.Errorf("%w: %w", errLost, err))
+	if isTimeout(err) {
+		lost.Text = fmt.Sprintf("%s did not answer in time", s.peer)
+		s.hung = lost
+	}
+	return lost
 }
 
 func (s *session) expect(wait time.Duration, code int, stage string) error {

@@ -14,9 +14,16 @@ import (
 // attempt makes one attempt and records what it came to.
 func (q *Queue) attempt(ctx context.Context, w *Work) {
 	defer q.contain(w.Envelope.ID)
-	if try := q.begin(w); try != nil {
-		q.settle(try, q.tryDeliver(ctx, try))
+	try := q.begin(w)
+	if try == nil {
+		return
 	}
+	q.counters.running.Add(1)
+	defer q.counters.running.Add(-1)
+	round := q.slots.round(w.Group)
+	outcomes := q.tryDeliver(ctx, try)
+	q.slots.heed(w.Group, round, outcomes)
+	q.settle(try, outcomes)
 }
 
 // begin records an attempt before it is made: a message that brings the process down must not
@@ -91,15 +98,22 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 		q.judge(s, i, &w.Envelope.Recipients[i], outcomes[n])
 	}
 	q.tell(s)
+	sync := false // that a message waits on may be forgotten in a power cut: it is tried again then
+	for _, i := range w.Indexes {
+		r := e.Recipients[i]
+		s.changes[i] = r
+		sync = sync || r.done() || r.Expanded > 0
+	}
+	// Recorded before anything is said of it: until then a crash makes a duplicate.
+	if err := q.store.Update(id, s.changes, sync); err != nil {
+		q.opt.Log.Error("an outcome could not be recorded: after a restart the message may be tried again", "id", id, "error", err.Error())
+	}
 	for n, i := range w.Indexes {
 		r := &e.Recipients[i]
-		s.changes[i] = *r
 		if r.Expanded == w.Envelope.Recipients[i].Expanded {
+			q.counters.count(r.State)
 			q.logOutcome(e, r, outcomes[n])
 		}
-	}
-	if err := q.store.Update(id, s.changes, true); err != nil {
-		q.opt.Log.Error("an outcome could not be recorded: after a restart the message may be tried again", "id", id, "error", err.Error())
 	}
 }
 
@@ -109,6 +123,7 @@ func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 	r.Trying = false
 	asked := r.State != Waiting || !r.Next.Equal(was.Next) // the admin, for something else
 	if !asked {
+		r.Asked = false
 		r.Next = s.now.Add(was.Next.Sub(was.LastTry)) // the wait begins when the attempt has ended
 	}
 	if len(o.Into) > 0 {
@@ -119,9 +134,12 @@ func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 		o.State, o.Reply = Failed, reply.New(554, "5.4.6", "Mail for %s is forwarded in a circle", r.name())
 	}
 	r.LastHost = o.Host
+	said := ""
 	if o.Reply != nil {
-		r.LastReply = o.Reply.String()
+		said = o.Reply.String()
+		r.LastReply = said
 	}
+	r.History = remember(r.History, was.LastTry, o.Host, said)
 	switch {
 	case o.State == Delivered:
 		r.State = Delivered

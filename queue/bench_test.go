@@ -36,7 +36,7 @@ func BenchmarkAdd(b *testing.B) {
 				})
 			}
 			wg.Wait()
-			b.ReportMetric(float64(s.journal.batched)/float64(max(1, s.journal.syncs)), "messages/sync")
+			b.ReportMetric(float64(s.journal.counts.appends)/float64(max(1, s.journal.counts.syncs)), "messages/sync")
 		})
 	}
 }
@@ -117,7 +117,7 @@ func filePerMessage(dir, name string, body []byte) error {
 // BenchmarkClaim measures one claim of one message with its Done, while 100,000 wait: half of
 // them due, a tenth for a group that has no slot.
 func BenchmarkClaim(b *testing.B) {
-	s := &LogStore{messages: map[string]*entry{}}
+	s := &LogStore{messages: map[string]*entry{}, changes: newIDLocks()}
 	s.index.init(byDomain)
 	now := time.Now()
 	for n := range 100_000 {
@@ -140,4 +140,41 @@ func BenchmarkClaim(b *testing.B) {
 		}
 		s.Done(work[0])
 	}
+}
+
+// BenchmarkOpen measures what a message that waits costs at start.
+func BenchmarkOpen(b *testing.B) {
+	const messages = 50_000
+	opt := StoreOptions{Dir: b.TempDir(), Group: byDomain, Log: quiet}
+	s, err := OpenStore(opt)
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := bytes.Repeat([]byte("0123456789abcde\n"), 256)
+	var wg sync.WaitGroup
+	for w := range 64 {
+		wg.Go(func() {
+			for n := w; n < messages; n += 64 {
+				e := newEnvelope(b, NewID(time.Now()), fmt.Sprintf("a@d%d.test", n%1000))
+				if err := s.Add(e, bytes.NewReader(body)); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := OpenStore(opt)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/messages, "ns/message")
 }

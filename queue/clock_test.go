@@ -11,6 +11,7 @@ import (
 )
 
 func TestRetryTimes(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		var tries []time.Time
 		r := newRig(t, func(_ context.Context, w *Work) []Outcome {
@@ -43,6 +44,7 @@ func TestRetryTimes(t *testing.T) {
 }
 
 func TestLifetimeEnds(t *testing.T) {
+	t.Parallel()
 	for _, life := range []time.Duration{time.Nanosecond, time.Millisecond, time.Second, time.Minute, 5 * time.Minute, hour, 5 * hour} {
 		for _, takes := range []time.Duration{0, 3 * time.Second, 10 * time.Minute} {
 			t.Run(fmt.Sprintf("%v,attempts take %v", life, takes), func(t *testing.T) {
@@ -100,6 +102,7 @@ func TestDelayIsToldOnce(t *testing.T) {
 // TestClockJumps: neither does mail fail that was hardly tried, nor does it wait for a time that
 // the clock will not show for long.
 func TestClockJumps(t *testing.T) {
+	t.Parallel()
 	for _, jump := range []time.Duration{2 * hour, 10 * hour, 6 * day, 3000 * day, -2 * hour, -10 * hour, -6 * day, -3000 * day} {
 		for _, restart := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v,restart=%v", jump, restart), func(t *testing.T) {

@@ -51,6 +51,8 @@ type Status struct {
 	LastReply string        `json:"last_reply,omitempty"`
 	Delayed   bool          `json:"delayed,omitempty"` // the delay notice was sent
 	Trying    bool          `json:"trying,omitempty"`  // an attempt has begun and its outcome is not known
+	Asked     bool          `json:"asked,omitempty"`   // the admin wants the next attempt made, whatever is remembered of the host
+	History   []Run         `json:"history,omitempty"` // of the attempts that have ended, oldest first, 20 at most; not to be changed in place
 }
 
 // State is the word that queue-list shows.

@@ -12,48 +12,110 @@ import (
 // group has no slot free are put aside, so that ten thousand messages for a destination that
 // hangs are looked at once, and at later turns only the first of them.
 type index struct {
-	group   func(*Recipient) string
-	names   map[string]string // of groups, each once: a million messages go to few destinations
-	heap    itemHeap
-	blocked map[string]*itemHeap // by group; none of them empty
+	name    func(*Recipient) string // of the group of a recipient
+	groups  map[string]*lane        // that slots name
+	ready   itemHeap
+	blocked map[*lane]bool // those that have put something aside
+}
+
+// A lane is what waits for one group.
+type lane struct {
+	name    string
+	slots   int // that name it; when there is none it is forgotten
+	waiting int // of them
+	aside   itemHeap
 }
 
 // A slot is what the index must know of a recipient, in little memory: envelopes are on disk.
 type slot struct {
-	group   string
+	group   *lane
 	next    int64 // when it is due, in Unix nanoseconds
 	waiting bool
+	taken   bool // its work is claimed
 }
+
+func (r *slot) ready() bool { return r.waiting && !r.taken }
 
 type item struct {
-	entry   *entry
-	group   string
-	indexes []int32   // recipients of entry that are waiting and not taken
-	due     int64     // Unix nanoseconds
-	soonest int64     // what due is to become
-	heap    *itemHeap // that it is in; nil: none
-	at      int       // where in heap
+	entry *entry
+	group *lane
+	due   int64 // Unix nanoseconds
+	at    int32 // where in the heap that it is in
+	in    heapName
 }
 
-func (x *index) init(group func(*Recipient) string) {
-	x.group, x.names, x.blocked = group, map[string]string{}, map[string]*itemHeap{}
+type heapName byte
+
+const (
+	nowhere heapName = iota
+	inReady
+	inAside // of its group
+)
+
+func (x *index) init(name func(*Recipient) string) {
+	x.name, x.groups, x.blocked = name, map[string]*lane{}, map[*lane]bool{}
 }
 
 // fill notes the recipients of m as they are now, with none due before notBefore, and brings its
 // items in line.
 func (x *index) fill(m *entry, e *Envelope, notBefore time.Time) {
-	if len(m.slots) != len(e.Recipients) {
-		m.slots = make([]slot, len(e.Recipients))
+	x.note(m, e, notBefore)
+	x.schedule(m)
+}
+
+// note is fill without the items.
+func (x *index) note(m *entry, e *Envelope, notBefore time.Time) {
+	if n := len(e.Recipients) - len(m.slots); n > 0 {
+		m.slots = append(slices.Clip(m.slots), make([]slot, n)...)
 	}
 	for i := range e.Recipients {
-		r := &e.Recipients[i]
+		r, sl := &e.Recipients[i], &m.slots[i]
 		next := r.Next
 		if next.Before(notBefore) {
 			next = notBefore
 		}
-		m.slots[i] = slot{group: x.intern(x.group(r)), next: nanoseconds(next), waiting: r.State == Waiting}
+		x.assign(sl, x.name(r))
+		sl.next = nanoseconds(next)
+		sl.wait(r.State == Waiting)
 	}
-	x.schedule(m)
+}
+
+// wait notes whether the recipient waits.
+func (r *slot) wait(waiting bool) {
+	if waiting && !r.waiting {
+		r.group.waiting++
+	} else if !waiting && r.waiting {
+		r.group.waiting--
+	}
+	r.waiting = waiting
+}
+
+// assign puts a slot into the group of that name.
+func (x *index) assign(sl *slot, name string) {
+	if sl.group != nil && sl.group.name == name {
+		return
+	}
+	waiting := sl.waiting
+	x.resign(sl)
+	g := x.groups[name]
+	if g == nil {
+		g = &lane{name: strings.Clone(name)}
+		x.groups[g.name] = g
+	}
+	g.slots++
+	sl.group = g
+	sl.wait(waiting)
+}
+
+// resign takes a slot out of its group.
+func (x *index) resign(sl *slot) {
+	if g := sl.group; g != nil {
+		sl.wait(false)
+		if g.slots--; g.slots == 0 {
+			delete(x.groups, g.name)
+		}
+		sl.group = nil
+	}
 }
 
 // nanoseconds is t as a number. The zero time, and whatever is out of range, is long ago.
@@ -64,100 +126,117 @@ func nanoseconds(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// maxNames bounds the strings that are kept for their sameness.
-const maxNames = 100_000
-
-func (x *index) intern(group string) string {
-	if g, ok := x.names[group]; ok {
-		return g
-	}
-	if len(x.names) >= maxNames {
-		clear(x.names)
-	}
-	group = strings.Clone(group)
-	x.names[group] = group
-	return group
-}
-
 // schedule brings the items of m in line with its recipients. It must follow every change of
 // them, and of what is taken.
 func (x *index) schedule(m *entry) {
-	for _, it := range m.items {
-		it.indexes = it.indexes[:0]
-	}
 	for i := range m.slots {
-		r := &m.slots[i]
-		if !r.waiting || m.out[i] {
-			continue
+		if sl := &m.slots[i]; sl.ready() && m.find(sl.group) == nil {
+			m.add(sl.group)
 		}
-		it := m.item(r.group)
-		if len(it.indexes) == 0 || r.next < it.soonest {
-			it.soonest = r.next
-		}
-		it.indexes = append(it.indexes, int32(i))
 	}
-	m.items = slices.DeleteFunc(m.items, func(it *item) bool {
-		if len(it.indexes) == 0 {
-			x.leave(it)
-			return true
-		}
-		if it.heap == nil || it.due != it.soonest {
-			x.leave(it)
-			it.due = it.soonest
-			heap.Push(&x.heap, it)
-		}
-		return false
-	})
+	if m.more != nil {
+		*m.more = slices.DeleteFunc(*m.more, func(it *item) bool { return !x.place(it) })
+	}
+	if m.first.group != nil && !x.place(&m.first) {
+		m.first.group = nil
+	}
 }
 
-// item is m's item for group, a new one where there is none.
-func (m *entry) item(group string) *item {
-	for _, it := range m.items {
-		if it.group == group {
+// place puts an item where it belongs among those that are ready. It returns false, and the item
+// is nowhere, if nothing of it waits.
+func (x *index) place(it *item) bool {
+	due, waits := int64(0), false
+	for i := range it.entry.slots {
+		if sl := &it.entry.slots[i]; sl.group == it.group && sl.ready() && (!waits || sl.next < due) {
+			due, waits = sl.next, true
+		}
+	}
+	if waits && it.in != nowhere && it.due == due {
+		return true
+	}
+	x.leave(it)
+	if waits {
+		it.due = due
+		x.ready.push(it, inReady)
+	}
+	return waits
+}
+
+// find returns m's item for g, nil if there is none.
+func (m *entry) find(g *lane) *item {
+	for it := range m.items {
+		if it.group == g {
 			return it
 		}
 	}
-	it := &item{entry: m, group: group}
-	m.items = append(m.items, it)
-	return it
+	return nil
 }
 
-// forget takes all of m's items out.
+// items are the items of m: most messages have one.
+func (m *entry) items(yield func(*item) bool) {
+	if m.first.group != nil && !yield(&m.first) || m.more == nil {
+		return
+	}
+	for _, it := range *m.more {
+		if !yield(it) {
+			return
+		}
+	}
+}
+
+func (m *entry) add(g *lane) {
+	if m.first.group == nil {
+		m.first = item{entry: m, group: g}
+		return
+	}
+	if m.more == nil {
+		m.more = new([]*item)
+	}
+	*m.more = append(*m.more, &item{entry: m, group: g})
+}
+
+// taken reports whether work of m is claimed.
+func (m *entry) taken() bool {
+	return slices.ContainsFunc(m.slots, func(sl slot) bool { return sl.taken })
+}
+
+// forget takes all of m out.
 func (x *index) forget(m *entry) {
-	for _, it := range m.items {
+	for it := range m.items {
 		x.leave(it)
 	}
-	m.items = nil
+	m.first.group, m.more = nil, nil
+	for i := range m.slots {
+		x.resign(&m.slots[i])
+	}
 }
 
 // leave takes it out of the heap that it is in.
 func (x *index) leave(it *item) {
-	h := it.heap
-	if h == nil {
-		return
-	}
-	heap.Remove(h, it.at)
-	if h != &x.heap && len(*h) == 0 {
-		delete(x.blocked, it.group)
+	switch it.in {
+	case inReady:
+		heap.Remove(&x.ready, int(it.at))
+	case inAside:
+		g := it.group
+		heap.Remove(&g.aside, int(it.at))
+		if len(g.aside) == 0 {
+			delete(x.blocked, g)
+		}
 	}
 }
 
 // block puts it aside.
 func (x *index) block(it *item) {
-	h := x.blocked[it.group]
-	if h == nil {
-		h = new(itemHeap)
-		x.blocked[it.group] = h
-	}
-	heap.Push(h, it)
+	it.group.aside.push(it, inAside)
+	x.blocked[it.group] = true
 }
 
-// nominate brings the first of what is put aside for group back among all.
-func (x *index) nominate(group string) {
-	if h := x.blocked[group]; h != nil {
-		it := (*h)[0]
+// nominate brings the first of what is put aside for g back among all.
+func (x *index) nominate(g *lane) {
+	if len(g.aside) > 0 {
+		it := g.aside[0]
 		x.leave(it)
-		heap.Push(&x.heap, it)
+		x.ready.push(it, inReady)
 	}
 }
 
@@ -166,26 +245,27 @@ func (x *index) claim(now time.Time, limit int, free func(string) bool) (claimed
 	if limit <= 0 {
 		return nil, time.Time{} // a slot that becomes free makes the next claim
 	}
-	for group := range x.blocked {
-		x.nominate(group)
+	for g := range x.blocked {
+		x.nominate(g)
 	}
-	refused := map[string]bool{}
-	for len(x.heap) > 0 {
-		it := x.heap[0]
+	refused := map[*lane]bool{}
+	for len(x.ready) > 0 {
+		it := x.ready[0]
 		if it.due > now.UnixNano() {
 			return claimed, time.Unix(0, it.due)
 		}
 		if len(claimed) >= limit {
 			break
 		}
+		g := it.group
 		x.leave(it)
-		if refused[it.group] || !free(it.group) {
-			refused[it.group] = true
+		if refused[g] || !free(g.name) {
+			refused[g] = true
 			x.block(it)
 			continue
 		}
 		claimed = append(claimed, x.take(it, now))
-		x.nominate(it.group)
+		x.nominate(g)
 	}
 	return claimed, time.Time{}
 }
@@ -199,27 +279,25 @@ type claim struct {
 
 // take takes the recipients of it that are due. The others stay, as an item that is due later.
 func (x *index) take(it *item, now time.Time) claim {
-	c := claim{entry: it.entry, group: it.group}
-	if c.entry.out == nil {
-		c.entry.out = map[int]bool{}
-	}
-	for _, i := range it.indexes {
-		if c.entry.slots[i].next <= now.UnixNano() {
-			c.indexes = append(c.indexes, int(i))
-			c.entry.out[int(i)] = true
+	c := claim{entry: it.entry, group: it.group.name}
+	for i := range c.entry.slots {
+		if sl := &c.entry.slots[i]; sl.group == it.group && sl.ready() && sl.next <= now.UnixNano() {
+			sl.taken = true
+			c.indexes = append(c.indexes, i)
 		}
 	}
 	x.schedule(c.entry)
 	return c
 }
 
-// giveBack undoes take.
-func (x *index) giveBack(m *entry, indexes []int) {
-	for _, i := range indexes {
-		delete(m.out, i)
-	}
-	if len(m.out) == 0 {
-		m.out = nil
+// giveBack undoes take. A group that is known by another name since is named anew.
+func (x *index) giveBack(m *entry, w *Work) {
+	for _, i := range w.Indexes {
+		sl := &m.slots[i]
+		sl.taken = false
+		if sl.group.name == w.Group && i < len(w.Envelope.Recipients) {
+			x.assign(sl, x.name(&w.Envelope.Recipients[i]))
+		}
 	}
 	x.schedule(m)
 }
@@ -231,12 +309,17 @@ func (h itemHeap) Len() int           { return len(h) }
 func (h itemHeap) Less(i, j int) bool { return h[i].due < h[j].due }
 func (h itemHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
+	h[i].at, h[j].at = int32(i), int32(j)
+}
+
+func (h *itemHeap) push(it *item, name heapName) {
+	it.in = name
+	heap.Push(h, it)
 }
 
 func (h *itemHeap) Push(x any) {
 	it := x.(*item)
-	it.heap, it.at = h, len(*h)
+	it.at = int32(len(*h))
 	*h = append(*h, it)
 }
 
@@ -245,6 +328,6 @@ func (h *itemHeap) Pop() any {
 	it := old[len(old)-1]
 	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
-	it.heap = nil
+	it.in = nowhere
 	return it
 }

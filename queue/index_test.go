@@ -128,7 +128,7 @@ func TestIndexHoldsNothingThatIsGone(t *testing.T) {
 	if err := s.Remove(idA); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.index.heap) != 0 || len(s.index.blocked) != 0 {
-		t.Errorf("%d items and %d groups are left", len(s.index.heap), len(s.index.blocked))
+	if len(s.index.ready) != 0 || len(s.index.blocked) != 0 || len(s.index.groups) != 0 {
+		t.Errorf("%d items, %d blocked groups and %d groups are left", len(s.index.ready), len(s.index.blocked), len(s.index.groups))
 	}
 }

@@ -7,31 +7,51 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // A journal is the append-only half of the store: segments of a fixed size, filled with zeros
 // beforehand, because a sync of bytes that overwrite zeros need not write the file's metadata.
 //
-// Appends commit in groups. Whoever comes while a sync is under way joins the batch that is
-// written after it, and one of them writes and syncs it for all; whoever comes alone does not
-// wait for company.
+// A frame is written at once, so that it survives the process from then on. Syncs commit in
+// groups: whoever needs one while another is under way shares the one after it, and one of them
+// makes it for all; whoever comes alone does not wait for company. Two syncs of a file are never
+// under way together, for the kernel tells of a failure only once.
 type journal struct {
 	fs   FS
 	dir  string
 	size int64 // of a segment
 
-	mu      sync.Mutex // guards collecting and broken
-	collect *batch
+	mu      sync.Mutex // guards the rest; held while a frame is written
 	broken  error
-
-	turn    sync.Mutex // held while a batch is written; guards what is below
 	current *segment
 	spare   chan *segment // made in the background; holds one
 	making  bool
-	buf     []byte // of the last batch, to be used again
-	dirty   bool   // bytes of current were written without a sync
-	syncs   int64
-	batched int64 // frames in the batches that were synced
+	buf     []byte      // of the last frame, to be used again
+	written int64       // octets of frames so far, over all segments
+	synced  int64       // how many of these are durable
+	next    *sharedSync // that has not begun
+	syncing bool
+	ended   sync.Cond // a sync has
+	counts  syncCounts
+}
+
+// A sharedSync is one sync that several appends wait for.
+type sharedSync struct {
+	done chan struct{} // closed when err is known
+	err  error
+}
+
+// syncCounts tell how well appends share syncs.
+type syncCounts struct {
+	syncs, appends int64 // that were made, and that waited for them
+	time           time.Duration
+}
+
+func (j *journal) init(fs FS, dir string, size int64) {
+	j.fs, j.dir, j.size = fs, dir, size
+	j.spare = make(chan *segment, 1)
+	j.ended.L = &j.mu
 }
 
 // A segment is one file of the journal.
@@ -54,21 +74,6 @@ type place struct {
 
 func (p place) size() int64 { return frameSize + int64(p.head) + int64(p.body) }
 
-// A batch is frames that are written together.
-type batch struct {
-	frames []pending
-	size   int64
-	sync   bool
-	done   chan struct{} // closed when err is known
-	err    error
-}
-
-type pending struct {
-	kind       byte
-	head, body []byte
-	at         *place
-}
-
 // A segment is at most this large. On a small disk it is smaller, so that the two that are always
 // there leave room for mail.
 const (
@@ -85,104 +90,143 @@ func fitSegment(free uint64) int64 {
 	return size
 }
 
-// maxKept is the largest buffer that is kept between batches, in bytes.
+// maxKept is the largest buffer that is kept between frames, in bytes.
 const maxKept = 1 << 20
 
 func segmentName(number uint32) string { return fmt.Sprintf("%010d.log", number) }
 
 // append writes a frame and returns where it stands. With sync it is durable then.
 func (j *journal) append(kind byte, head, body []byte, sync bool) (place, error) {
-	at := &place{head: uint32(len(head)), body: uint32(len(body))}
-	j.mu.Lock()
-	if j.broken != nil {
-		j.mu.Unlock()
-		return place{}, j.broken
+	at, end, err := j.write(kind, head, body)
+	if err == nil && sync {
+		err = j.syncTo(end)
 	}
-	b, leads := j.collect, false
-	if b == nil { // the first of a batch writes it, as soon as the one before is written
-		b, leads = &batch{done: make(chan struct{})}, true
-		j.collect = b
-	}
-	b.frames = append(b.frames, pending{kind, head, body, at})
-	b.size += frameSize + int64(len(head)) + int64(len(body))
-	b.sync = b.sync || sync
-	j.mu.Unlock()
-
-	if leads {
-		j.commit(b)
-	}
-	<-b.done
-	return *at, b.err
+	return at, err
 }
 
-// commit closes a batch to newcomers and writes it, when the one before is written.
-func (j *journal) commit(b *batch) {
-	j.turn.Lock()
-	defer j.turn.Unlock()
-	defer close(b.done)
+// write puts a frame into the current segment, or the next if it does not fit. end is what
+// syncTo needs to know.
+func (j *journal) write(kind byte, head, body []byte) (at place, end int64, err error) {
+	n := frameSize + int64(len(head)) + int64(len(body))
 	j.mu.Lock()
-	j.collect = nil
-	j.mu.Unlock()
-	b.err = j.write(b)
-}
-
-// write puts a batch into the current segment, or the next if it does not fit.
-func (j *journal) write(b *batch) error {
-	if j.current.end+b.size > j.size && j.current.end > segmentHeader {
-		if err := j.roll(); err != nil {
-			return err
+	defer j.mu.Unlock()
+	for j.current.end+n > j.size && j.current.end > segmentHeader && j.broken == nil {
+		if j.syncing {
+			j.ended.Wait()
+		} else if err := j.roll(); err != nil {
+			return place{}, 0, err
 		}
 	}
-	seg := j.current
-	buf := j.buf[:0]
-	for _, p := range b.frames {
-		p.at.seg, p.at.off = seg, uint32(seg.end)+uint32(len(buf))
-		buf = appendFrame(buf, seg.salt, p.kind, p.head, p.body)
+	if j.broken != nil {
+		return place{}, 0, j.broken
 	}
+	seg := j.current
+	buf := appendFrame(j.buf[:0], seg.salt, kind, head, body)
 	if cap(buf) <= maxKept {
 		j.buf = buf
 	}
 	if _, err := seg.file.WriteAt(buf, seg.end); err != nil {
-		return j.takeBack(int64(len(buf)), fmt.Errorf("writing to the queue: %w", err))
+		return place{}, 0, j.takeBack(n, fmt.Errorf("writing to the queue: %w", err))
 	}
-	j.dirty = true
-	if b.sync {
-		if err := j.sync(); err != nil {
-			return err
-		}
-		j.syncs++
-		j.batched += int64(len(b.frames))
-	}
-	seg.end += int64(len(buf))
+	at = place{seg: seg, off: uint32(seg.end), head: uint32(len(head)), body: uint32(len(body))}
+	seg.end += n
+	j.written += n
 	if seg.end > j.size/2 {
 		j.makeSpare()
 	}
-	return nil
+	return at, j.written, nil
 }
 
-// takeBack puts zeros over a batch that was written in part: what was refused must not be found at
+// takeBack puts zeros over a frame that was written in part: what was refused must not be found at
 // the next start. If even that fails, the disk is not to be trusted any more.
 func (j *journal) takeBack(n int64, cause error) error {
 	if _, err := j.current.file.WriteAt(make([]byte, n), j.current.end); err != nil {
-		return j.fail(fmt.Errorf("%w; nor could it be taken back: %w", cause, err))
+		j.broken = fmt.Errorf("%w; nor could it be taken back: %w", cause, err)
+		return j.broken
 	}
 	return cause
 }
 
-// sync makes the current segment durable. After a failure the kernel may have dropped the pages
-// that it could not write, and says so only once: nothing taken from then on could be relied
-// upon, so nothing more is taken until the store is opened anew.
-func (j *journal) sync() error {
-	if !j.dirty {
+// syncTo makes durable what was written up to end, together with whoever else needs that.
+func (j *journal) syncTo(end int64) error {
+	j.mu.Lock()
+	j.counts.appends++
+	if j.synced >= end {
+		j.mu.Unlock()
 		return nil
 	}
-	if err := j.current.file.Sync(); err != nil {
-		return j.fail(fmt.Errorf("a sync of the queue to disk failed, no more mail is taken until the disk is well and relayd is started again: %w", err))
+	s, leads := j.next, false
+	if s == nil { // the first makes it, as soon as the one before has ended
+		s, leads = &sharedSync{done: make(chan struct{})}, true
+		j.next = s
 	}
-	j.dirty = false
-	return nil
+	j.mu.Unlock()
+	if leads {
+		j.lead(s)
+	}
+	<-s.done
+	return s.err
 }
 
+// lead makes a sync for all who share it. What they wrote is in the current segment: those before
+// it are durable.
+func (j *journal) lead(s *sharedSync) {
+	defer close(s.done)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.syncing {
+		j.ended.Wait()
+	}
+	j.next = nil
+	file, target, begun := j.current.file, j.written, time.Now()
+	if j.broken != nil {
+		s.err = j.broken
+		return
+	}
+	j.syncing = true
+	j.mu.Unlock()
+	err := file.Sync()
+	j.mu.Lock()
+	j.syncing = false
+	j.ended.Broadcast()
+	j.counts.time += time.Since(begun)
+	s.err = j.note(err, target)
+}
+
+// note notes what a sync of everything up to target came to. After a failure the kernel may have
+// dropped the pages that it could not write, and says so only once: nothing taken from then on
+// could be relied upon, so nothing more is taken until the store is opened anew.
+func (j *journal) note(err error, target int64) error {
+	j.counts.syncs++
+	if err != nil && j.broken == nil {
+		j.broken = fmt.Errorf("a sync of the queue to disk failed, no more mail is taken until the disk is well and relayd is started again: %w", err)
+	}
+	if j.broken == nil {
+		j.synced = target
+	}
+	return j.broken
+}
+
+// flush makes everything durable that was written so far. The caller holds mu, and no sync is
+// under way.
+func (j *journal) flush() error {
+	if j.broken != nil || j.synced == j.written {
+		return j.broken
+	}
+	return j.note(j.current.file.Sync(), j.written)
+}
+
+// settle makes everything durable that was written so far.
+func (j *journal) settle() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.syncing {
+		j.ended.Wait()
+	}
+	return j.flush()
+}
+
+// fail makes err the reason why nothing more is taken, unless there is one.
 func (j *journal) fail(err error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -200,9 +244,9 @@ func (j *journal) failure() error {
 }
 
 // roll goes on to the next segment. The one before is made durable first, so that only the last
-// segment can ever have a torn end.
+// segment can ever have a torn end. The caller holds mu, and no sync is under way.
 func (j *journal) roll() error {
-	if err := j.sync(); err != nil {
+	if err := j.flush(); err != nil {
 		return err
 	}
 	j.makeSpare()
@@ -270,9 +314,9 @@ func (j *journal) furnish(seg *segment, tmp string) error {
 
 // close ends the background work. The journal is of no use after it.
 func (j *journal) close() error {
-	j.turn.Lock()
-	defer j.turn.Unlock()
-	err := j.sync()
+	err := j.settle()
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if j.making {
 		if spare := <-j.spare; spare.bad == nil {
 			err = errors.Join(err, spare.file.Close(), j.fs.Remove(spare.name))
@@ -280,11 +324,4 @@ func (j *journal) close() error {
 		j.making = false
 	}
 	return err
-}
-
-// settle makes everything durable that was written so far.
-func (j *journal) settle() error {
-	j.turn.Lock()
-	defer j.turn.Unlock()
-	return j.sync()
 }

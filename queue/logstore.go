@@ -1,9 +1,11 @@
 package queue
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -14,7 +16,7 @@ import (
 
 // A LogStore is the Store of this relay: a journal of envelopes, small bodies and every later
 // change, one file for each large body, and an index of all messages in memory that is rebuilt
-// from the journal at start. It takes about 300 bytes of memory for a message that waits.
+// from the journal at start. It takes about 250 bytes of memory for a message that waits.
 //
 // Messages that are over leave holes in the journal. Segments are given up oldest first: what
 // still lives in the oldest one is written again at the end once the holes are most of it all.
@@ -22,6 +24,7 @@ import (
 type LogStore struct {
 	opt     StoreOptions
 	journal journal
+	changes idLocks // held while a message is changed, so that no change overwrites another
 
 	mu       sync.Mutex
 	index    index
@@ -29,9 +32,11 @@ type LogStore struct {
 	adding   map[string]bool // IDs that Add is at work on
 	order    []*entry        // by ID, which is by time; also some that are over
 	segments []*segment      // oldest first
-	cached   int             // entries with an envelope in memory
-	damaged  bool
+	accounts accounts
+	held     int // messages with a held recipient
+	cached   int // entries with an envelope in memory
 	tidying  bool
+	tidyTurn sync.Mutex     // held while a segment is retired
 	idle     sync.WaitGroup // background work
 }
 
@@ -45,30 +50,28 @@ type StoreOptions struct {
 	// changes of those that are here already, and for whoever else uses the disk. On a small disk
 	// no more than two segments are reserved.
 	ReserveBytes, ReserveFiles uint64
-	segmentSize                int64
+	// MaxMessages and MaxBytes, of bodies, bound the queue; 0: nothing but the disk does.
+	MaxMessages, MaxBytes int64
+	segmentSize           int64
 }
 
 // An entry is what memory holds of a message.
 type entry struct {
-	id     string
-	change sync.Mutex // held while the message is changed, so that no change overwrites another
-
-	env, body place // of the latest envelope, and of the body unless it is a file
+	id        string
+	env, body place // of the latest envelope, and of the body, or of the sum of a large one
+	size      int64 // of the body
+	slots     []slot
+	first     item     // in the index, for one group
+	more      *[]*item // for the others
+	cache     *Envelope
+	account   *account
 	large     bool
 	held      bool // has a held recipient
 	behind    bool // the latest change could not be written: cache is ahead of the disk
-	size      int64
-	slots     []slot
-	out       map[int]bool // recipients whose work is claimed
-	items     []*item      // in the index, one for each group
-	cache     *Envelope
 }
 
 // maxCached bounds the envelopes kept in memory: those of messages that are just being worked on.
 const maxCached = 2000
-
-// ErrFull says that there is no room on the disk for another message.
-var ErrFull = errors.New("the disk is full")
 
 func (s *LogStore) largePath(id string) string { return filepath.Join(s.opt.Dir, "large", id) }
 
@@ -84,7 +87,7 @@ func (s *LogStore) Add(e *Envelope, body io.Reader) error {
 		return err
 	}
 	defer s.unreserve(e.ID)
-	if err := s.room(); err != nil {
+	if err := s.room(e); err != nil {
 		return err
 	}
 	small, rest, err := readSmall(body)
@@ -94,10 +97,10 @@ func (s *LogStore) Add(e *Envelope, body io.Reader) error {
 	kind, large := byte(kindMessage), rest != nil
 	e.Size = int64(len(small))
 	if large {
-		if e.Size, err = s.writeLarge(e.ID, small, rest); err != nil {
+		if e.Size, small, err = s.writeLarge(e.ID, small, rest); err != nil {
 			return err
 		}
-		kind, small = kindLarge, nil
+		kind = kindLarge
 	}
 	head, err := json.Marshal(e)
 	if err == nil && len(head) > maxHead {
@@ -119,7 +122,8 @@ func (s *LogStore) Add(e *Envelope, body io.Reader) error {
 	s.own(at.seg)
 	s.setEnv(m, at)
 	m.body = at
-	m.held = hasHeld(e)
+	s.accounts.enter(m, e)
+	s.setHeld(m, hasHeld(e))
 	s.insert(m)
 	s.remember(m, e.copy())
 	s.index.fill(m, e, time.Time{})
@@ -189,7 +193,7 @@ func (s *LogStore) remember(m *entry, e *Envelope) {
 
 // trim leaves m's envelope to the disk, unless it is the only place where it is or there is room.
 func (s *LogStore) trim(m *entry) {
-	if m.cache != nil && !m.behind && (s.cached > maxCached || len(m.out) == 0 && m.env != m.body) {
+	if m.cache != nil && !m.behind && (s.cached > maxCached || m.env != m.body && !m.taken()) {
 		s.forget(m)
 	}
 }
@@ -199,21 +203,6 @@ func (s *LogStore) forget(m *entry) {
 		m.cache = nil
 		s.cached--
 	}
-}
-
-// room is nil while there is room on the disk and the disk works.
-func (s *LogStore) room() error {
-	if err := s.journal.failure(); err != nil {
-		return err
-	}
-	if s.opt.ReserveBytes == 0 && s.opt.ReserveFiles == 0 {
-		return nil
-	}
-	bytes, files, err := s.opt.FS.Free(s.opt.Dir)
-	if err == nil && (bytes < s.opt.ReserveBytes || files < s.opt.ReserveFiles) {
-		return fmt.Errorf("%w: %d bytes and %d files are left", ErrFull, bytes, files)
-	}
-	return err
 }
 
 // readSmall reads a body. rest is nil if small is all of it.
@@ -236,12 +225,13 @@ func readSmall(body io.Reader) (small []byte, rest io.Reader, err error) {
 	return small, body, nil
 }
 
-// writeLarge makes the file of a large body, durable under its name.
-func (s *LogStore) writeLarge(id string, first []byte, rest io.Reader) (size int64, err error) {
+// writeLarge makes the file of a large body, durable under its name. sum is what the journal is to
+// keep of it.
+func (s *LogStore) writeLarge(id string, first []byte, rest io.Reader) (size int64, sum []byte, err error) {
 	name := s.largePath(id)
 	f, err := s.opt.FS.Create(name)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer func() {
 		err = errors.Join(err, f.Close())
@@ -249,20 +239,30 @@ func (s *LogStore) writeLarge(id string, first []byte, rest io.Reader) (size int
 			s.opt.FS.Remove(name)
 		}
 	}()
-	if _, err := f.WriteAt(first, 0); err != nil {
-		return 0, err
-	}
-	w := io.NewOffsetWriter(f, int64(len(first)))
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, rest, make([]byte, 64<<10))
+	h := crc32.New(castagnoli)
+	w := io.MultiWriter(io.NewOffsetWriter(f, 0), h)
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.MultiReader(bytes.NewReader(first), rest), make([]byte, 64<<10))
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	if err := f.Sync(); isFull(err) {
-		return 0, err
+		return 0, nil, err
 	} else if err != nil {
-		return 0, s.journal.fail(fmt.Errorf("a sync of a message to disk failed, no more mail is taken until the disk is well and relayd is started again: %w", err))
+		return 0, nil, s.journal.fail(fmt.Errorf("a sync of a message to disk failed, no more mail is taken until the disk is well and relayd is started again: %w", err))
 	}
-	return int64(len(first)) + n, s.opt.FS.SyncDir(filepath.Dir(name))
+	return n, h.Sum(nil), s.opt.FS.SyncDir(filepath.Dir(name))
+}
+
+// setHeld notes whether m has a held recipient.
+func (s *LogStore) setHeld(m *entry, held bool) {
+	if held != m.held {
+		m.held = held
+		if held {
+			s.held++
+		} else {
+			s.held--
+		}
+	}
 }
 
 func hasHeld(e *Envelope) bool {

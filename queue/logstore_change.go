@@ -7,30 +7,23 @@ import (
 )
 
 // find returns a message with its changes locked, nil if there is none.
-func (s *LogStore) find(id string) *entry {
-	s.mu.Lock()
-	m := s.messages[id]
-	s.mu.Unlock()
-	if m == nil {
-		return nil
-	}
-	m.change.Lock()
+func (s *LogStore) find(id string) (m *entry, unlock func()) {
+	unlock = s.changes.lock(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.messages[id] != m { // removed meanwhile
-		m.change.Unlock()
-		return nil
+	if m = s.messages[id]; m == nil {
+		unlock()
 	}
-	return m
+	return m, unlock
 }
 
 // Update implements Store.
 func (s *LogStore) Update(id string, changes map[int]Recipient, sync bool) error {
-	m := s.find(id)
+	m, unlock := s.find(id)
 	if m == nil {
 		return ErrNotFound
 	}
-	defer m.change.Unlock()
+	defer unlock()
 	s.mu.Lock()
 	e, err := s.envelope(m)
 	if err == nil {
@@ -41,7 +34,7 @@ func (s *LogStore) Update(id string, changes map[int]Recipient, sync bool) error
 		// again because a disk is full.
 		m.behind = true
 		s.remember(m, e)
-		m.held = hasHeld(e)
+		s.setHeld(m, hasHeld(e))
 		s.index.fill(m, e, time.Time{})
 	}
 	s.mu.Unlock()
@@ -70,11 +63,11 @@ func (s *LogStore) Update(id string, changes map[int]Recipient, sync bool) error
 
 // Remove implements Store.
 func (s *LogStore) Remove(id string) error {
-	m := s.find(id)
+	m, unlock := s.find(id)
 	if m == nil {
 		return ErrNotFound
 	}
-	defer m.change.Unlock()
+	defer unlock()
 	if err := s.finish(m); err != nil {
 		return err
 	}
@@ -90,8 +83,6 @@ func (s *LogStore) finish(m *entry) error {
 	if err == nil {
 		s.own(at.seg)
 	}
-	delete(s.messages, m.id)
-	s.index.forget(m)
 	s.release(m)
 	s.mu.Unlock()
 	if m.large && err == nil {
@@ -100,14 +91,21 @@ func (s *LogStore) finish(m *entry) error {
 	return err
 }
 
-// release gives up what m holds.
+// release takes a message out that is over, and gives up what it holds.
 func (s *LogStore) release(m *entry) {
+	delete(s.messages, m.id)
+	s.index.forget(m)
+	s.setHeld(m, false)
+	s.accounts.leave(m)
 	s.forget(m)
 	env, body := m.env, m.body
 	m.env, m.body = place{}, place{}
 	s.unuse(env, m)
 	if body != env {
 		s.unuse(body, m)
+	}
+	for len(s.order) > 0 && s.messages[s.order[0].id] != s.order[0] {
+		s.order = s.order[1:]
 	}
 	if len(s.order) > 1000 && len(s.order) > 2*len(s.messages) {
 		s.order = slices.DeleteFunc(s.order, func(o *entry) bool { return s.messages[o.id] != o })

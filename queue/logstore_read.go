@@ -3,7 +3,12 @@ package queue
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +29,6 @@ func (s *LogStore) envelope(m *entry) (*Envelope, error) {
 	if err := json.Unmarshal(head, e); err != nil {
 		return nil, err
 	}
-	e.Size = m.size
 	return e, nil
 }
 
@@ -53,12 +57,12 @@ func (s *LogStore) Body(id string) (io.ReadCloser, error) {
 			s.mu.Unlock()
 			return nil, ErrNotFound
 		}
-		at, large, size := m.body, m.large, m.size
+		at, large := m.body, m.large
 		s.mu.Unlock()
-		if large {
-			return s.openLarge(id, size)
-		}
 		b, err := readPlace(at, true)
+		if err == nil && large {
+			return s.openLarge(id, b)
+		}
 		if err == nil {
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}
@@ -71,16 +75,35 @@ func (s *LogStore) Body(id string) (io.ReadCloser, error) {
 	}
 }
 
-func (s *LogStore) openLarge(id string, size int64) (io.ReadCloser, error) {
+// openLarge opens the file of a large body. Its last Read fails if the sum is not right, so that
+// nobody takes what is damaged for the whole.
+func (s *LogStore) openLarge(id string, sum []byte) (io.ReadCloser, error) {
 	f, err := s.opt.FS.Open(s.largePath(id))
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.NewSectionReader(f, 0, size), f}, nil
+	return &summed{Reader: io.NewSectionReader(f, 0, math.MaxInt64), Closer: f, name: s.largePath(id), hash: crc32.New(castagnoli), sum: sum}, nil
 }
+
+// summed reads a file and checks its sum at the end.
+type summed struct {
+	io.Reader
+	io.Closer
+	name string
+	hash hash.Hash32
+	sum  []byte
+}
+
+func (f *summed) Read(b []byte) (int, error) {
+	n, err := f.Reader.Read(b)
+	f.hash.Write(b[:n])
+	if err == io.EOF && !bytes.Equal(f.hash.Sum(nil), f.sum) {
+		err = fmt.Errorf("%s: %w", f.name, errBadFile)
+	}
+	return n, err
+}
+
+var errBadFile = errors.New("the file of a large message is damaged")
 
 // List implements Store. It holds no lock while yield works, and shows the queue as it is when
 // each message has its turn.
@@ -154,8 +177,8 @@ func (s *LogStore) Done(w *Work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m := s.messages[w.Envelope.ID]; m != nil {
-		s.index.giveBack(m, w.Indexes)
-		if len(m.out) == 0 && !m.behind {
+		s.index.giveBack(m, w)
+		if !m.behind && !m.taken() {
 			s.forget(m)
 		}
 	}

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -190,25 +189,43 @@ func TestIndexIsLikeItsModel(t *testing.T) {
 
 // consistent: every item is where it says that it is, and only of messages that are there.
 func (m *model) consistent(t *rapid.T) {
-	heaps := slices.Collect(maps.Values(m.s.index.blocked))
-	for _, h := range heaps {
-		if len(*h) == 0 {
-			t.Fatal("an empty group is put aside")
+	x := &m.s.index
+	heaps := map[heapName][]itemHeap{inReady: {x.ready}}
+	slots, waiting := 0, 0
+	for name, g := range x.groups {
+		if g.name != name || g.slots == 0 {
+			t.Fatalf("group %s is %q, of %d slots", name, g.name, g.slots)
 		}
+		slots += g.slots
+		waiting += g.waiting
+		if (len(g.aside) > 0) != x.blocked[g] {
+			t.Fatalf("%d items of %s are put aside, blocked: %v", len(g.aside), name, x.blocked[g])
+		}
+		heaps[inAside] = append(heaps[inAside], g.aside)
 	}
 	items := 0
-	for _, h := range append(heaps, &m.s.index.heap) {
-		for at, it := range *h {
-			items++
-			if it.heap != h || it.at != at || m.s.messages[it.entry.id] != it.entry || !slices.Contains(it.entry.items, it) {
-				t.Fatalf("item of %s at %d is lost", it.entry.id, at)
+	for in, list := range heaps {
+		for _, h := range list {
+			for at, it := range h {
+				items++
+				if it.in != in || int(it.at) != at || m.s.messages[it.entry.id] != it.entry || it.entry.find(it.group) != it {
+					t.Fatalf("item of %s at %d is lost", it.entry.id, at)
+				}
 			}
 		}
 	}
 	for _, e := range m.s.messages {
-		items -= len(e.items)
+		slots -= len(e.slots)
+		for _, sl := range e.slots {
+			if sl.waiting {
+				waiting--
+			}
+		}
+		for range e.items {
+			items--
+		}
 	}
-	if items != 0 {
-		t.Fatalf("%d more items in heaps than messages have", items)
+	if items != 0 || slots != 0 || waiting != 0 {
+		t.Fatalf("%d more items in heaps than messages have, %d more slots in groups, %d of them waiting", items, slots, waiting)
 	}
 }

@@ -1,15 +1,14 @@
 package queue
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"relayd/address"
 )
 
 // OpenStore opens the queue in opt.Dir, creating it where there is none. Damage is no error: a
@@ -29,9 +28,10 @@ func OpenStore(opt StoreOptions) (*LogStore, error) {
 		opt.segmentSize = fitSegment(free)
 	}
 	opt.ReserveBytes = min(opt.ReserveBytes, 2*uint64(opt.segmentSize))
-	s := &LogStore{opt: opt, messages: map[string]*entry{}, adding: map[string]bool{}}
+	s := &LogStore{opt: opt, changes: newIDLocks(), messages: map[string]*entry{}, adding: map[string]bool{}}
+	s.accounts.by = map[address.Address]*account{}
 	s.index.init(opt.Group)
-	s.journal = journal{fs: opt.FS, dir: filepath.Join(opt.Dir, "log"), size: opt.segmentSize, spare: make(chan *segment, 1)}
+	s.journal.init(opt.FS, filepath.Join(opt.Dir, "log"), opt.segmentSize)
 	for _, d := range []string{"log", "large", "tmp", "damaged"} {
 		if err := opt.FS.MkdirAll(filepath.Join(opt.Dir, d)); err != nil {
 			return nil, err
@@ -72,32 +72,24 @@ func (s *LogStore) load() error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	open := s.firstOpen()
-	for i, seg := range s.segments {
-		if err := s.loadSegment(seg, i >= open); err != nil {
-			return fmt.Errorf("%s: %w", seg.name, err)
-		}
+	overdue, err := s.readSegments()
+	if err != nil {
+		return err
 	}
 	if err := s.begin(); err != nil {
 		return err
 	}
-	overdue, err := s.enter()
-	if err != nil {
-		return err
-	}
 	for _, seg := range slices.Clone(s.segments) {
 		if seg.bad != nil {
-			if err := s.retire(seg); err != nil {
+			if err := s.setAside(seg); err != nil {
 				return err
 			}
 		}
 	}
-	left, err := s.opt.FS.List(filepath.Join(s.opt.Dir, "damaged"))
-	s.damaged = len(left) > 0
 	if len(s.messages) > 0 {
 		s.opt.Log.Info("queue loaded", "messages", len(s.messages), "segments", len(s.segments), "overdue", overdue)
 	}
-	return errors.Join(err, s.clear("large", func(name string) bool { return s.messages[name] == nil }))
+	return s.clear("large", func(name string) bool { return s.messages[name] == nil })
 }
 
 // openSegment opens a file of the journal.
@@ -127,62 +119,6 @@ func (s *LogStore) firstOpen() int {
 	return 0
 }
 
-// loadSegment notes what is in one segment. An open one may have a torn end.
-func (s *LogStore) loadSegment(seg *segment, open bool) error {
-	scan := scanner{seg: seg, bodies: open}
-	err := scan.scan(s.meet)
-	switch {
-	case errors.Is(err, ErrNewerStore):
-		return err
-	case err != nil:
-		seg.bad = err
-	case scan.damage > 0 || scan.torn > 0 && !open:
-		seg.bad = fmt.Errorf("%d places in it are damaged", scan.damage+scan.torn)
-	case scan.torn > 0:
-		s.opt.Log.Warn("the end of the queue was not wholly written when relayd or the machine went down; what was never answered 250 is dropped", "file", seg.name)
-		return seg.wipe()
-	}
-	if seg.bad != nil {
-		s.opt.Log.Error("a part of the queue is damaged: its whole messages are kept, the file is set aside", "file", seg.name, "error", seg.bad.Error())
-	}
-	return nil
-}
-
-// meet notes one frame. Envelopes are decoded when all are known, for most are over by then.
-func (s *LogStore) meet(f found) error {
-	switch f.kind {
-	case kindMessage, kindLarge:
-		id, err := envelopeID(f.head)
-		if err != nil {
-			return nil // a frame of a whole sum without an ID: not ours
-		}
-		m := s.messages[id]
-		if m == nil {
-			m = &entry{id: id}
-			s.messages[id] = m
-		}
-		m.env, m.body, m.large = f.at, f.at, f.kind == kindLarge
-	case kindEnvelope:
-		if id, err := envelopeID(f.head); err == nil && s.messages[id] != nil {
-			s.messages[id].env = f.at
-		}
-	case kindDone:
-		delete(s.messages, string(f.head))
-	}
-	return nil
-}
-
-// envelopeID reads the ID off an envelope without decoding it all.
-func envelopeID(head []byte) (string, error) {
-	const before = `{"id":"`
-	rest, ok := strings.CutPrefix(string(head[:min(len(head), 80)]), before)
-	id, _, ok2 := strings.Cut(rest, `"`)
-	if !ok || !ok2 || !validID(id) {
-		return "", errors.New("no ID")
-	}
-	return id, nil
-}
-
 // begin has the journal go on in the last segment, or in a new one if that is full or damaged.
 func (s *LogStore) begin() error {
 	number := uint32(1)
@@ -201,71 +137,4 @@ func (s *LogStore) begin() error {
 	s.journal.current = seg
 	s.segments = append(s.segments, seg)
 	return nil
-}
-
-// enter decodes the envelopes of all messages and enters their work, that which is overdue spread
-// over up to a minute, so that a start after a long pause is no stampede.
-func (s *LogStore) enter() (overdue int, err error) {
-	now := time.Now()
-	files, err := s.opt.FS.List(filepath.Join(s.opt.Dir, "large"))
-	if err != nil {
-		return 0, err
-	}
-	for id, m := range s.messages {
-		e, err := s.decode(m, files)
-		if err != nil {
-			s.opt.Log.Error("a message in the queue cannot be read", "id", id, "error", err.Error())
-			delete(s.messages, id)
-			continue
-		}
-		m.size, m.held = e.Size, hasHeld(e)
-		m.env.seg.live += m.env.size()
-		if m.body != m.env {
-			m.body.seg.live += m.body.size()
-		}
-		s.order = append(s.order, m)
-		notBefore := time.Time{}
-		e.resume(now)
-		if isOverdue(e, now) {
-			overdue++
-			notBefore = now.Add(rand.N(min(time.Duration(overdue)*10*time.Millisecond, time.Minute)))
-		}
-		s.index.fill(m, e, notBefore)
-	}
-	slices.SortFunc(s.order, func(a, b *entry) int { return strings.Compare(a.id, b.id) })
-	return overdue, nil
-}
-
-// decode reads the envelope of m, and makes sure that a large body is there. It is missing where
-// the message was refused after all, its disk having failed.
-func (s *LogStore) decode(m *entry, files []string) (*Envelope, error) {
-	if _, ok := slices.BinarySearch(files, m.id); m.large && !ok {
-		return nil, errors.New("its body is not there")
-	}
-	head, err := readPlace(m.env, false)
-	if err != nil {
-		return nil, err
-	}
-	e := new(Envelope)
-	if err := json.Unmarshal(head, e); err != nil {
-		return nil, err
-	}
-	return e, e.check()
-}
-
-// crashes is how many attempts in a row may end with the process before the message is taken for
-// the cause and waits its time.
-const crashes = 2
-
-// resume makes due what was being tried when the process ended: most likely it was not to blame.
-func (e *Envelope) resume(now time.Time) {
-	for i := range e.Recipients {
-		if r := &e.Recipients[i]; r.Trying && r.Attempts <= crashes {
-			r.Next = now.Add(-time.Second)
-		}
-	}
-}
-
-func isOverdue(e *Envelope, now time.Time) bool {
-	return slices.ContainsFunc(e.Recipients, func(r Recipient) bool { return r.State == Waiting && r.Next.Before(now) })
 }

@@ -4,7 +4,9 @@
 //
 // A message is tried at once, then after 5 minutes, and after twice as long each time up to 4
 // hours, each time 10 % sooner or later by chance (RFC 5321 section 4.5.4.1). Attempts are made
-// per group of recipients that share a way out, so that one slow destination delays nobody else.
+// per group of recipients that share a way out: the mail exchangers of one operator are a group,
+// however many domains it serves. How many attempts a group bears at once is learned, and no group
+// may hold so many that a slow destination delays anybody else.
 // When a recipient fails for good a DSN (RFC 3464) goes to the sender, if the sender is known to
 // have really sent the message; never to anybody else.
 //
@@ -36,12 +38,19 @@ type Outcome struct {
 	Into []Recipient
 	// Reported says that the next server takes over the sender's wish for a success DSN.
 	Reported bool
+	// Strained says that the other side has more of us than it bears: it answered 421, fell
+	// silent, or refused or dropped the connection. Fewer attempts at once are made in the group.
+	Strained bool
 }
 
 // A Deliverer makes attempts. Its methods are called from many goroutines.
 type Deliverer interface {
-	// Group names the way that mail for r takes. It must be quick.
+	// Group names the way that mail for r takes, as far as it is known. It must be quick.
 	Group(r *Recipient) string
+	// Learn finds out the way that mail for r takes if Group does not know it. It may wait for
+	// that, and returns soon after ctx ends. It is called before an attempt; one for which Group
+	// then has another name is not made, and comes up again in that group.
+	Learn(ctx context.Context, r *Recipient)
 	// Deliver makes one attempt and returns one outcome for each of w.Indexes, in order. It
 	// returns soon after ctx ends. If it panics, or outcomes are missing, those recipients are
 	// tried again later.
@@ -57,7 +66,7 @@ type Options struct {
 	Lifetime     time.Duration
 	DelayWarning time.Duration // after which a submitter is told; 0: never
 	Workers      int           // attempts at once
-	PerGroup     int           // attempts at once in one group
+	PerGroup     int           // attempts at once in one group, at most: each learns what it bears
 	Grace        time.Duration // for attempts under way when Run is to end
 	// Sign returns the DKIM-Signature fields for a message of ours that is From that domain.
 	Sign func(domain string, body io.Reader) (string, error)
@@ -67,11 +76,13 @@ type Options struct {
 
 // A Queue is a Store and the scheduler that works on it. Its methods are safe for concurrent use.
 type Queue struct {
-	opt     Options
-	store   Store
-	deliver Deliverer
-	wake    chan struct{}
-	locks   idLocks // held from reading an envelope to recording what follows from it
+	opt      Options
+	store    Store
+	deliver  Deliverer
+	wake     chan struct{}
+	locks    idLocks // held from reading an envelope to recording what follows from it
+	slots    slots
+	counters counters
 }
 
 // New makes a queue; Run starts it.
@@ -79,7 +90,9 @@ func New(opt Options, store Store, deliver Deliverer) *Queue {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Queue{opt: opt, store: store, deliver: deliver, wake: make(chan struct{}, 1), locks: idLocks{seed: maphash.MakeSeed()}}
+	q := &Queue{opt: opt, store: store, deliver: deliver, wake: make(chan struct{}, 1), locks: newIDLocks()}
+	q.slots.init(opt.Workers, opt.PerGroup, q.now)
+	return q
 }
 
 // now is the wall clock without the monotonic reading, which times read from the disk do not
@@ -138,12 +151,13 @@ func (q *Queue) Remove(id string) error {
 	return nil
 }
 
-// Retry makes everything of a message that waits due now. Held recipients stay held, and if there
+// Retry makes everything of a message that waits due now, and has the deliverer really try: a
+// server that did not answer of late is no reason to wait. Held recipients stay held, and if there
 // are no others it returns ErrHeld. One that is being tried is tried again after that.
 func (q *Queue) Retry(id string) error {
 	now := q.now()
 	return q.change(id, ErrHeld, func(s *Status) bool {
-		s.Next = now
+		s.Next, s.Asked = now, true
 		return s.State == Waiting
 	})
 }
@@ -163,7 +177,7 @@ func (q *Queue) Release(id string) error {
 	now := q.now()
 	return q.change(id, ErrNotHeld, func(s *Status) bool {
 		was := s.State
-		s.State, s.Next = Waiting, now
+		s.State, s.Next, s.Asked = Waiting, now, true
 		return was == Held
 	})
 }
@@ -198,8 +212,12 @@ func (q *Queue) change(id string, none error, f func(*Status) bool) error {
 // idLocks are locks by queue ID. Two IDs may share one, so nobody takes a second.
 type idLocks struct {
 	seed  maphash.Seed
-	locks [64]sync.Mutex
+	locks []sync.Mutex
 }
+
+// newIDLocks makes enough of them that two messages at work seldom share one: it is held while
+// the disk syncs.
+func newIDLocks() idLocks { return idLocks{seed: maphash.MakeSeed(), locks: make([]sync.Mutex, 1024)} }
 
 func (l *idLocks) lock(id string) (unlock func()) {
 	m := &l.locks[maphash.String(l.seed, id)%uint64(len(l.locks))]

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -26,6 +27,8 @@ type rig struct {
 	claims atomic.Int64
 	jump   atomic.Int64 // what the clock is wrong by, as a Duration
 	stop   func()       // ends Run and waits for it
+	group  func(*Recipient) string
+	learn  func(context.Context, *Recipient)
 
 	mu   sync.Mutex
 	dsns []string
@@ -42,10 +45,21 @@ func (c claimCounter) Claim(now time.Time, limit int, free func(string) bool) ([
 	return c.Store.Claim(now, limit, free)
 }
 
+// A learner is a deliverer that learns groups by the rig's function.
+type learner struct {
+	deliverer
+	rig *rig
+}
+
+func (l *learner) Learn(ctx context.Context, r *Recipient) { l.rig.learn(ctx, r) }
+
+// Learn of one that knows all groups.
+func (d *deliverer) Learn(context.Context, *Recipient) {}
+
 // newRig makes a queue that delivers to every recipient, and does not run it.
 func newRig(t *testing.T, deliver func(ctx context.Context, w *Work) []Outcome) *rig {
 	t.Helper()
-	r := &rig{t: t, disk: newMemFS(), dir: "q", log: &logBuffer{}, stop: func() {}}
+	r := &rig{t: t, disk: newMemFS(), dir: "q", log: &logBuffer{}, stop: func() {}, group: byDomain, learn: func(context.Context, *Recipient) {}}
 	r.restart(Options{}, deliver)
 	return r
 }
@@ -68,14 +82,19 @@ func (r *rig) restart(opt Options, deliver func(ctx context.Context, w *Work) []
 	if opt.Sign != nil {
 		usual.Sign = opt.Sign
 	}
-	r.store = open(r.t, r.disk, r.dir)
-	d := &deliverer{group: byDomain, deliver: func(ctx context.Context, w *Work) []Outcome {
+	usual.Workers, usual.PerGroup = cmp.Or(opt.Workers, usual.Workers), cmp.Or(opt.PerGroup, usual.PerGroup)
+	store, err := OpenStore(StoreOptions{Dir: r.dir, FS: r.disk, Group: r.group, Log: quiet, segmentSize: 64 << 10})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.store = store
+	d := &learner{rig: r, deliverer: deliverer{group: r.group, deliver: func(ctx context.Context, w *Work) []Outcome {
 		if w.Envelope.Sender.IsNull() {
 			r.keep(w)
 			return all(w, Outcome{State: Delivered, Reply: reply.New(250, "2.0.0", "Ok")})
 		}
 		return deliver(ctx, w)
-	}}
+	}}}
 	r.Queue = New(usual, claimCounter{r.store, &r.claims}, d)
 }
 
@@ -120,17 +139,24 @@ func (r *rig) add(e *Envelope) {
 // until waits until f holds, for as long as a clock can tell.
 func (r *rig) until(what string, f func() bool) {
 	r.t.Helper()
-	for range 60 * 24 * 40 {
+	for range 12 * 24 * 40 {
 		synctest.Wait()
 		if f() {
 			return
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(5 * time.Minute)
 	}
 	r.t.Fatalf("for 40 days not: %s", what)
 }
 
-func (r *rig) empty() bool { return len(listed(r.store)) == 0 }
+func (r *rig) empty() bool { return r.left() == 0 }
+
+// left is the number of messages in the queue.
+func (r *rig) left() int {
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	return len(r.store.messages)
+}
 
 func (r *rig) count(word string) (n int) {
 	r.mu.Lock()

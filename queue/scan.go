@@ -8,7 +8,7 @@ import (
 	"io"
 )
 
-// found is a frame as the start-up scan meets it.
+// found is a frame as a scan meets it.
 type found struct {
 	kind byte
 	head []byte // valid until the next
@@ -19,38 +19,42 @@ type found struct {
 // frame behind it is found again by its magic.
 type scanner struct {
 	seg    *segment
-	size   int64
-	bodies bool // check the sums of bodies too
-	buf    []byte
+	size   int64 // as far as it is read; 0: to the end of the file
+	bodies bool  // check the sums of bodies too
+	end    int64 // behind the last whole frame
+	window window
 	damage int // places before a whole frame where something other than a frame or zeros stands
 	torn   int // the same behind the last whole frame
 }
 
-// scan calls yield for each whole frame in order. It sets seg.end behind the last one. An error
-// is that of reading, ErrNewerStore, or the head's damage; frames that were met before it count.
+// scan calls yield for each whole frame in order. An error is that of reading, ErrNewerStore, or
+// the head's damage; frames that were met before it count.
 func (s *scanner) scan(yield func(found) error) error {
-	size, err := s.seg.file.Size()
-	if err != nil {
-		return err
+	if s.size == 0 {
+		size, err := s.seg.file.Size()
+		if err != nil {
+			return err
+		}
+		s.size = size
 	}
-	s.size = size
-	fixed := make([]byte, segmentHeader)
-	if _, err := s.seg.file.ReadAt(fixed, 0); err != nil && err != io.EOF {
+	s.window.file = s.seg.file
+	fixed, err := s.window.read(0, segmentHeader)
+	if err != nil {
 		return err
 	}
 	if s.seg.salt, err = parseSegmentHeader(fixed); err != nil {
 		return err
 	}
-	s.seg.end = segmentHeader
-	for off := int64(segmentHeader); off+frameSize <= size; {
-		f, err := s.frame(off)
+	s.end = segmentHeader
+	for off := int64(segmentHeader); off+frameSize <= s.size; {
+		f, head, err := s.frame(off)
 		if err == nil {
 			at := place{seg: s.seg, off: uint32(off), head: f.head, body: f.body}
-			if err := yield(found{f.kind, s.buf[frameSize : frameSize+f.head], at}); err != nil {
+			if err := yield(found{f.kind, head, at}); err != nil {
 				return err
 			}
 			off += f.size()
-			s.seg.end = off
+			s.end = off
 			s.damage, s.torn = s.damage+s.torn, 0
 			continue
 		}
@@ -72,45 +76,33 @@ func (s *scanner) scan(yield func(found) error) error {
 	return nil
 }
 
-// frame reads the frame at off into buf, without its body unless bodies are checked.
-func (s *scanner) frame(off int64) (frame, error) {
-	if err := s.read(off, frameSize); err != nil {
-		return frame{}, err
-	}
-	f, err := parseFrame(s.buf)
+// frame reads the frame at off, without its body unless bodies are checked.
+func (s *scanner) frame(off int64) (f frame, head []byte, err error) {
+	b, err := s.window.read(off, frameSize)
 	if err != nil {
-		return f, err
+		return frame{}, nil, err
+	}
+	if f, err = parseFrame(b); err != nil {
+		return f, nil, err
 	}
 	if off+f.size() > s.size {
-		return f, errBadFrame
+		return f, nil, errBadFrame
 	}
 	n := frameSize + int64(f.head)
 	if s.bodies {
 		n = f.size()
 	}
-	if err := s.read(off, n); err != nil {
-		return f, err
+	if b, err = s.window.read(off, n); err != nil {
+		return f, nil, err
 	}
-	if !f.checkHead(s.seg.salt, s.buf[:frameSize], s.buf[frameSize:frameSize+f.head]) {
-		return f, errBadFrame
+	if int64(len(b)) < n {
+		return f, nil, errBadFrame
 	}
-	if s.bodies && !f.checkBody(s.seg.salt, s.buf[frameSize+f.head:n]) {
-		return f, errBadFrame
+	head = b[frameSize : frameSize+f.head]
+	if !f.checkHead(s.seg.salt, b[:frameSize], head) || s.bodies && !f.checkBody(s.seg.salt, b[frameSize+f.head:]) {
+		return f, nil, errBadFrame
 	}
-	return f, nil
-}
-
-// read fills buf with n octets from off.
-func (s *scanner) read(off, n int64) error {
-	if int64(cap(s.buf)) < n {
-		s.buf = make([]byte, n+n/2)
-	}
-	s.buf = s.buf[:n]
-	_, err := s.seg.file.ReadAt(s.buf, off)
-	if err == io.EOF {
-		err = nil // the file ends where it should
-	}
-	return err
+	return f, head, nil
 }
 
 // search finds the next magic behind off, -1 if there is none. clean means that all that was
@@ -118,31 +110,53 @@ func (s *scanner) read(off, n int64) error {
 func (s *scanner) search(off int64) (next int64, clean bool, err error) {
 	var mark [4]byte
 	binary.LittleEndian.PutUint32(mark[:], magic)
-	window := make([]byte, 1<<20)
 	clean = true
-	for at := off; at < s.size; at += int64(len(window)) - 3 {
-		n, err := s.seg.file.ReadAt(window, at)
-		if err != nil && err != io.EOF {
+	for at := off; at < s.size; {
+		b, err := s.window.read(at, min(windowSize, s.size-at))
+		if err != nil {
 			return 0, false, err
 		}
-		b := window[:n]
 		from := 0
 		if at == off {
-			from = 1
+			from = min(1, len(b))
 		}
-		i := -1
-		if from < len(b) {
-			i = bytes.Index(b[from:], mark[:])
-		}
-		if i >= 0 {
+		if i := bytes.Index(b[from:], mark[:]); i >= 0 {
 			return at + int64(from+i), clean && allZero(b[:from+i]), nil
 		}
 		clean = clean && allZero(b)
-		if n < len(window) {
+		if len(b) < windowSize {
 			break
 		}
+		at += windowSize - 3 // a magic may stand across the end
 	}
 	return -1, clean, nil
+}
+
+// A window is a piece of a file that was read at once, for frames are small and many.
+type window struct {
+	file File
+	base int64
+	buf  []byte
+}
+
+const windowSize = 64 << 10
+
+// read returns n octets from off, fewer where the file ends. They are valid until the next read.
+func (w *window) read(off, n int64) ([]byte, error) {
+	if off < w.base || off+n > w.base+int64(len(w.buf)) {
+		size := max(n, windowSize)
+		if int64(cap(w.buf)) < size {
+			w.buf = make([]byte, size)
+		}
+		read, err := w.file.ReadAt(w.buf[:size], off)
+		w.base, w.buf = off, w.buf[:read]
+		if err != nil && err != io.EOF {
+			w.buf = w.buf[:0]
+			return nil, err
+		}
+	}
+	from := off - w.base
+	return w.buf[from:min(from+n, int64(len(w.buf)))], nil
 }
 
 // wipe puts zeros behind the last whole frame of a segment.

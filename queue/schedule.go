@@ -2,44 +2,120 @@ package queue
 
 import (
 	"context"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
 
 // Run makes attempts until ctx ends. Those under way then have Grace to come to their end, for
-// one that is cut off after the message was sent may deliver it twice.
+// one that is cut off after the message was sent may deliver it twice. Who does not heed that he
+// was cut off is left behind a few seconds later, and a line in the log names the message: after a
+// restart it is tried again.
 func (q *Queue) Run(ctx context.Context) {
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	var running sync.WaitGroup
-	defer func() {
-		defer time.AfterFunc(q.opt.Grace, cut).Stop()
-		running.Wait()
-	}()
-	var slots slots
-	slots.init(q.opt.Workers, q.opt.PerGroup)
+	crew := crew{on: map[*Work]bool{}}
 	for last := (time.Time{}); ; {
 		now := q.now()
 		if last.IsZero() || now.Before(last.Add(-clockNoise)) {
-			running.Go(func() { q.mendTimes(ctx, now) }) // beside the work: a long queue takes a while to read
+			crew.all.Go(func() { q.mendTimes(ctx, now) }) // beside the work: a long queue takes a while to read
 		}
 		last = now
-		work, next := q.store.Claim(now, slots.left(), slots.take)
+		work, next := q.store.Claim(now, q.slots.look(), q.slots.take)
 		for _, w := range work {
-			running.Go(func() {
+			crew.work(w, func() {
 				// The last of these is first: when the scheduler looks again, the slot must be
 				// free and the work given back, for nothing else would make it look once more.
 				defer q.poke()
 				defer q.store.Done(w)
-				defer slots.release(w.Group)
-				q.attempt(attempts, w)
+				defer q.slots.release(w.Group)
+				if q.belongs(ctx, w) {
+					q.attempt(attempts, w)
+				}
 			})
 		}
 		if !q.wait(ctx, next) {
-			return
+			break
 		}
 	}
+	if !crew.wait(q.opt.Grace) {
+		cut()
+		crew.wait(cutGrace)
+	}
+	for _, w := range crew.left() {
+		q.opt.Log.Error("an attempt does not end: it is left behind", "id", w.Envelope.ID, "group", w.Group)
+	}
+}
+
+// cutGrace is how long attempts that were cut off have to note what became of them.
+const cutGrace = 5 * time.Second
+
+// belongs reports whether an attempt is to be made: w is in the group where it should be, as far
+// as that can be found out, and there is time to begin. Otherwise the work is given back as if
+// nothing had been, and comes up in its right group.
+func (q *Queue) belongs(ctx context.Context, w *Work) (yes bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.logPanic(w.Envelope.ID, p)
+			yes = true // so that it counts: it must not come up again at once, for ever
+		}
+	}()
+	for _, i := range w.Indexes {
+		r := &w.Envelope.Recipients[i]
+		q.deliver.Learn(ctx, r)
+		if q.deliver.Group(r) != w.Group {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// A crew is who works for one Run, and on what.
+type crew struct {
+	all sync.WaitGroup
+	mu  sync.Mutex
+	on  map[*Work]bool
+}
+
+// work does f, which works on w, in a goroutine.
+func (c *crew) work(w *Work, f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.on[w] = true
+	c.all.Go(func() {
+		defer func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			delete(c.on, w)
+		}()
+		f()
+	})
+}
+
+// wait waits until all have finished, or not much longer than d, and reports which.
+func (c *crew) wait(d time.Duration) bool {
+	finished := make(chan struct{})
+	go func() {
+		c.all.Wait()
+		close(finished)
+	}()
+	late := time.NewTimer(d)
+	defer late.Stop()
+	select {
+	case <-finished:
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
+// left are the works that are not finished.
+func (c *crew) left() []*Work {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.on))
 }
 
 const (
@@ -77,58 +153,13 @@ func (q *Queue) mendTimes(ctx context.Context, now time.Time) {
 		}
 		return late
 	}
-	var ids []string
-	q.store.List(func(e *Envelope) bool {
-		for i := range e.Recipients {
-			if mend(&e.Recipients[i].Status) {
-				ids = append(ids, e.ID)
-				break
-			}
+	for _, id := range q.store.DueAfter(implausible) {
+		if ctx.Err() != nil {
+			return
 		}
-		return ctx.Err() == nil
-	})
-	for _, id := range ids {
 		if err := q.change(id, nil, mend); err != nil {
 			q.opt.Log.Error("the clock was set back, and a new time to try cannot be recorded", "id", id, "error", err.Error())
 		}
-	}
-}
-
-// slots bound the attempts at once: in all, and in one group, so that a destination that hangs
-// holds up nobody else.
-type slots struct {
-	mu       sync.Mutex
-	free     int
-	perGroup int
-	used     map[string]int
-}
-
-func (s *slots) init(all, perGroup int) { s.free, s.perGroup, s.used = all, perGroup, map[string]int{} }
-
-func (s *slots) left() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.free
-}
-
-// take takes a slot in group if there is one.
-func (s *slots) take(group string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.free == 0 || s.used[group] >= s.perGroup {
-		return false
-	}
-	s.free--
-	s.used[group]++
-	return true
-}
-
-func (s *slots) release(group string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.free++
-	if s.used[group]--; s.used[group] == 0 {
-		delete(s.used, group)
 	}
 }
 
@@ -136,6 +167,10 @@ func (s *slots) release(group string) {
 // every other message. It is to be deferred.
 func (q *Queue) contain(id string) {
 	if p := recover(); p != nil {
-		q.opt.Log.Error("panic while delivering", "id", id, "panic", p, "stack", string(debug.Stack()))
+		q.logPanic(id, p)
 	}
+}
+
+func (q *Queue) logPanic(id string, p any) {
+	q.opt.Log.Error("panic while delivering", "id", id, "panic", p, "stack", string(debug.Stack()))
 }

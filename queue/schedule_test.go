@@ -176,6 +176,117 @@ func TestRunEndsWithinGrace(t *testing.T) {
 	})
 }
 
+// TestHangingDestinations: neither one with ten thousand messages nor two hundred of them delay what
+// is for others.
+func TestHangingDestinations(t *testing.T) {
+	t.Parallel()
+	for domains, messages := range map[int]int{1: 10_000, 200: 1000} {
+		t.Run(fmt.Sprint(domains), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, nil)
+				r.restart(Options{Workers: 1000, PerGroup: 20}, func(ctx context.Context, w *Work) []Outcome {
+					if w.Group == "well.test" {
+						return all(w, taken)
+					}
+					select {
+					case <-time.After(5 * time.Minute):
+						return all(w, Outcome{State: Waiting, Reply: later.Reply, Strained: true})
+					case <-ctx.Done():
+						return nil
+					}
+				})
+				r.run()
+				for n := range messages {
+					r.add(newEnvelope(t, fmt.Sprintf("SICK%05d", n), fmt.Sprintf("a@d%d.test", n%domains)))
+				}
+				for range 11 {
+					synctest.Wait()
+					if n := r.Counts().Running; n > int64(2*domains) {
+						t.Fatalf("%d attempts hang at %d destinations", n, domains)
+					}
+					before := r.left()
+					for n := range 5 {
+						r.add(newEnvelope(t, fmt.Sprintf("WELL%05d", n), "a@well.test"))
+					}
+					synctest.Wait()
+					if r.left() != before {
+						t.Fatal("a healthy destination has to wait")
+					}
+					time.Sleep(time.Minute)
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				for _, g := range r.Groups() {
+					if g.Name != "well.test" && (g.Window != 1 || g.Used < 1 || g.WaitingSince.IsZero()) {
+						t.Errorf("in the end: %+v", g)
+					}
+				}
+				r.stop()
+			})
+		})
+	}
+}
+
+// TestRunEndsThoughADelivererDoesNot: it says what it leaves behind.
+func TestRunEndsThoughADelivererDoesNot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+			<-release
+			return all(w, taken)
+		})
+		r.start(newEnvelope(t, idA, "a@one.test"))
+		synctest.Wait()
+		begun := time.Now()
+		r.stop()
+		if took := time.Since(begun); took != 15*time.Second || !strings.Contains(r.log.String(), "id="+idA) {
+			t.Errorf("after %v: %s", took, r.log)
+		}
+		close(release) // what comes of it later is recorded all the same
+		synctest.Wait()
+		if !r.empty() {
+			t.Error("it was delivered, and will be again")
+		}
+	})
+}
+
+// TestAdminInsists: a retry that was asked for is known as such to the deliverer, once.
+func TestAdminInsists(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var asked []bool
+		r := newRig(t, nil)
+		r.restart(Options{}, func(_ context.Context, w *Work) []Outcome {
+			asked = append(asked, w.Envelope.Recipients[w.Indexes[0]].Asked)
+			if len(asked) == 5 {
+				if err := r.Retry(idA); err != nil { // while it is being tried
+					t.Error(err)
+				}
+			}
+			return all(w, later)
+		})
+		r.start(newEnvelope(t, idA, "a@one.test"))
+		synctest.Wait()
+		for _, f := range []func(string) error{r.Retry, r.Hold, r.Release} {
+			if err := f(idA); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		time.Sleep(4 * hour)
+		synctest.Wait()
+		if got := fmt.Sprint(asked[:7]); got != "[false true true false false true false]" {
+			t.Errorf("asked for: %s", got)
+		}
+		if e := r.store.Get(idA); len(e.Recipients[0].History) != 1 || e.Recipients[0].History[0].Count != len(asked) || e.Recipients[0].Asked {
+			t.Errorf("after %d attempts: %s", len(asked), text(e))
+		}
+		if c := r.Counts(); c.Deferred != uint64(len(asked)) || c.Running != 0 {
+			t.Errorf("%+v after %d attempts", c, len(asked))
+		}
+		r.stop()
+	})
+}
+
 func TestRestartRepeatsNoDelivery(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		got := map[string]int{}

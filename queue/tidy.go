@@ -21,14 +21,27 @@ func (s *LogStore) tidy() {
 				s.mu.Unlock()
 				return
 			}
-			oldest := s.segments[0]
 			s.mu.Unlock()
-			if err := s.retire(oldest); err != nil {
+			if err := s.retireOldest(); err != nil {
 				s.opt.Log.Error("the queue could not be tidied", "error", err.Error())
 				return // tidying stays true: what failed once is not tried until the next start
 			}
 		}
 	})
+}
+
+// retireOldest retires the oldest segment if that is still worth it: somebody else may have done
+// so meanwhile.
+func (s *LogStore) retireOldest() error {
+	s.tidyTurn.Lock()
+	defer s.tidyTurn.Unlock()
+	s.mu.Lock()
+	oldest, worth := s.segments[0], s.worthTidying()
+	s.mu.Unlock()
+	if !worth {
+		return nil
+	}
+	return s.retire(oldest)
 }
 
 // worthTidying: the oldest segment is empty, or most of the journal is holes.
@@ -57,9 +70,29 @@ func (s *LogStore) retire(seg *segment) error {
 	if seg.bad == nil {
 		return errors.Join(s.opt.FS.Remove(seg.name), s.opt.FS.SyncDir(s.journal.dir))
 	}
-	aside := filepath.Join(s.opt.Dir, "damaged")
+	aside := s.asideDir()
 	err := s.opt.FS.Rename(seg.name, filepath.Join(aside, filepath.Base(seg.name)))
 	return errors.Join(err, s.opt.FS.SyncDir(s.journal.dir), s.opt.FS.SyncDir(aside))
+}
+
+// setAside retires a damaged segment, and all that are older: what it says of the end of their
+// messages goes with it.
+func (s *LogStore) setAside(seg *segment) error {
+	for !s.isRetired(seg) {
+		s.mu.Lock()
+		oldest := s.segments[0]
+		s.mu.Unlock()
+		if err := s.retire(oldest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *LogStore) isRetired(seg *segment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.Contains(s.segments, seg)
 }
 
 func (s *LogStore) drop(seg *segment) {
@@ -95,8 +128,7 @@ func (s *LogStore) evacuate(seg *segment) error {
 // move writes a message again at the end of the journal. One whose frame is damaged cannot be
 // moved; it is given up with its segment, which is then kept in damaged/.
 func (s *LogStore) move(m *entry, from *segment) error {
-	m.change.Lock()
-	defer m.change.Unlock()
+	defer s.changes.lock(m.id)()
 	s.mu.Lock()
 	gone := s.messages[m.id] != m || m.env.seg != from && m.body.seg != from
 	s.mu.Unlock()
@@ -107,8 +139,6 @@ func (s *LogStore) move(m *entry, from *segment) error {
 	if errors.Is(err, errBadFrame) {
 		s.opt.Log.Error("a message in the queue is damaged and lost", "id", m.id, "error", err.Error())
 		s.mu.Lock()
-		delete(s.messages, m.id)
-		s.index.forget(m)
 		s.release(m)
 		s.mu.Unlock()
 		from.bad = err
@@ -145,13 +175,13 @@ func (s *LogStore) move(m *entry, from *segment) error {
 	return nil
 }
 
-// whole reads a message's envelope and small body.
+// whole reads a message's envelope and what the journal has of its body.
 func (s *LogStore) whole(m *entry) (e *Envelope, body []byte, err error) {
 	s.mu.Lock()
 	e, err = s.envelope(m)
 	at := m.body
 	s.mu.Unlock()
-	if err == nil && !m.large {
+	if err == nil {
 		body, err = readPlace(at, true)
 	}
 	return e, body, err

@@ -23,6 +23,21 @@ func NewOutbound(opt Options, c *delivery.Client) *Outbound { return &Outbound{o
 
 // Group implements queue.Deliverer.
 func (out *Outbound) Group(r *queue.Recipient) string {
+	if way := out.ownWay(r); way != "" {
+		return way
+	}
+	return out.client.Group(r.Address.Domain)
+}
+
+// Learn implements queue.Deliverer.
+func (out *Outbound) Learn(ctx context.Context, r *queue.Recipient) {
+	if out.ownWay(r) == "" {
+		out.client.Learn(ctx, r.Address.Domain)
+	}
+}
+
+// ownWay names the way of a recipient that is not its domain's mail exchangers; "" if it is.
+func (out *Outbound) ownWay(r *queue.Recipient) string {
 	switch {
 	case len(r.Pipe) > 0:
 		return "program " + r.Pipe[0]
@@ -33,7 +48,7 @@ func (out *Outbound) Group(r *queue.Recipient) string {
 	case !out.Config.Outbound.Smarthost.IsZero():
 		return "smarthost"
 	}
-	return r.Address.Domain
+	return ""
 }
 
 // isLocal reports whether a recipient must be looked up here before it can go anywhere.
@@ -95,6 +110,7 @@ func (out *Outbound) message(w *queue.Work, indexes []int) *delivery.Message {
 			to.Original, to.Notify = r.Original, r.Notify
 		}
 		m.Recipients = append(m.Recipients, to)
+		m.Insist = m.Insist || r.Asked
 	}
 	return m
 }
@@ -124,7 +140,7 @@ func (out *Outbound) route(r *queue.Recipient) delivery.Route {
 
 // outcome says what a delivery result means for the queue.
 func outcome(r delivery.Result) queue.Outcome {
-	o := queue.Outcome{Reply: r.Reply, Host: r.Host, Reported: r.DSN, State: queue.Waiting}
+	o := queue.Outcome{Reply: r.Reply, Host: r.Host, Reported: r.DSN, Strained: r.Strained, State: queue.Waiting}
 	switch {
 	case r.Reply.Positive():
 		o.State = queue.Delivered

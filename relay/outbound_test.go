@@ -181,9 +181,11 @@ func TestHeldPostmasterMailGoesOnceThereIsAnAlias(t *testing.T) {
 
 func TestGroups(t *testing.T) {
 	h := build(t, "", exampleTest)
-	out := NewOutbound(h.Options, nil)
+	c := delivery.New(delivery.Options{Hostname: "mx.example.test"})
+	t.Cleanup(c.Close)
+	out := NewOutbound(h.Options, c)
 	for want, r := range map[string]*queue.Recipient{
-		"elsewhere.test":         {Address: address.Address{Local: "a", Domain: "elsewhere.test"}},
+		"mx? elsewhere.test":     {Address: address.Address{Local: "a", Domain: "elsewhere.test"}},
 		"local":                  {Address: address.Address{Local: "a", Domain: "example.test"}},
 		"via mx1.test/mx2.test":  {Address: address.Address{Local: "a", Domain: "example.test"}, Via: []string{"mx1.test", "mx2.test"}},
 		"program /usr/bin/filer": {Pipe: []string{"/usr/bin/filer", "x"}},

@@ -105,6 +105,7 @@ func (d *daemon) build() error {
 	outbound := relay.NewOutbound(opt, d.client)
 	store, err := queue.OpenStore(queue.StoreOptions{
 		Dir: conf.QueueDir(), Group: outbound.Group, Log: log, ReserveBytes: 64 << 20, ReserveFiles: 100,
+		MaxMessages: int64(conf.Queue.MaxMessages), MaxBytes: int64(conf.Queue.MaxSize),
 	})
 	if err != nil {
 		return fmt.Errorf("opening the queue: %w", err)
@@ -112,7 +113,7 @@ func (d *daemon) build() error {
 	d.store = store
 	d.queue = queue.New(queue.Options{
 		Hostname: conf.Hostname, Lifetime: time.Duration(conf.Queue.Lifetime), DelayWarning: time.Duration(conf.Queue.DelayWarning),
-		Workers: 100, PerGroup: 10, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
+		Workers: 1000, PerGroup: 20, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
 	}, store, outbound)
 	d.servers = newServers(conf, log, d.certs, store.TemporaryDir(), relay.NewInbound(opt, d.queue))
 	return nil

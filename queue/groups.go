@@ -1,0 +1,179 @@
+package queue
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// firstSlots is how many attempts a group gets at once before anything is known of it: with
+	// one, a single slow message would hold up all others, and no server that takes mail from
+	// strangers minds two connections. It is also what a group always gets, however many workers
+	// others hold.
+	firstSlots = 2
+	// groupMemory is how long what was learned of a group is good for. After an hour of silence
+	// a server has forgotten us, and so may we it.
+	groupMemory = time.Hour
+	// maxGroups bounds the groups that are remembered while no attempt is made.
+	maxGroups = 100_000
+)
+
+// GroupStatus is how a group fares.
+type GroupStatus struct {
+	Name   string
+	Used   int // attempts at once, now
+	Window int // how many there may be
+	// WaitingSince is since when work of the group that is due has found no slot; zero if none
+	// waits.
+	WaitingSince time.Time
+}
+
+// slots bound the attempts at once: in all, and in each group by a window that is learned, as TCP
+// learns what a network bears (RFC 5681 section 3.1). It starts at firstSlots and grows by one
+// with each success; after the first strain by one with each windowful of them. Strain halves it,
+// but only once for all attempts that began before it was halved: they tell of the same moment.
+type slots struct {
+	workers, perGroup int
+	now               func() time.Time
+
+	mu     sync.Mutex // guards the rest
+	free   int
+	groups map[string]*group
+	swept  time.Time
+	turn   int // counts how often the scheduler has looked for work
+}
+
+type group struct {
+	used     int
+	window   float64
+	strained bool      // before now, so that the window grows slowly
+	round    int       // counts how often the window was halved
+	last     time.Time // when a slot was given back
+	refused  time.Time // since when nothing more could be begun; zero: never refused
+	turn     int       // when refused last
+}
+
+func (s *slots) init(workers, perGroup int, now func() time.Time) {
+	s.workers, s.perGroup, s.now, s.free, s.groups = workers, perGroup, now, workers, map[string]*group{}
+}
+
+// look begins a turn of taking slots and returns how many are left in all.
+func (s *slots) look() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free > 0 { // else nobody is asked
+		s.turn++
+	}
+	return s.free
+}
+
+// take takes a slot in the group of that name if there is one. Beyond its first slots a group gets
+// more only while half of all workers are free: so destinations that hang, or are many, leave room
+// for those that are well.
+func (s *slots) take(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free == 0 {
+		return false
+	}
+	g := s.group(name)
+	if g.used >= int(g.window) || g.used >= firstSlots && s.free*2 < s.workers {
+		if g.refused.IsZero() || g.turn < s.turn-1 { // in between nothing of it was due
+			g.refused = s.now()
+		}
+		g.turn = s.turn
+		return false
+	}
+	s.free--
+	g.used++
+	g.refused = time.Time{}
+	return true
+}
+
+// group returns the group of that name, a new one where none is remembered.
+func (s *slots) group(name string) *group {
+	g := s.groups[name]
+	if g == nil {
+		s.sweep()
+		g = &group{window: float64(min(firstSlots, s.perGroup))}
+		s.groups[name] = g
+	}
+	return g
+}
+
+// sweep forgets groups that were not used for long; all that are not in use when they are too many.
+func (s *slots) sweep() {
+	now := s.now()
+	crowded := len(s.groups) >= maxGroups
+	if age := now.Sub(s.swept); !crowded && age >= 0 && age < groupMemory/4 {
+		return
+	}
+	s.swept = now
+	maps.DeleteFunc(s.groups, func(_ string, g *group) bool {
+		age := now.Sub(g.last)
+		return g.used == 0 && (crowded || age < 0 || age >= groupMemory)
+	})
+}
+
+func (s *slots) release(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.groups[name]
+	s.free++
+	g.used--
+	g.last = s.now()
+	if g.used == 0 && !g.strained && g.window <= firstSlots { // nothing was learned
+		delete(s.groups, name)
+	}
+}
+
+// round names the present to heed, when an attempt in a group begins.
+func (s *slots) round(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.groups[name].round
+}
+
+// heed learns from an attempt that began in that round and whose slot is still taken. Strain for
+// one recipient is strain. Success is that somebody got the message; all else, such as a refused
+// recipient or a failure of DNS, says nothing about how much more the group bears.
+func (s *slots) heed(name string, round int, outcomes []Outcome) {
+	strain := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Strained })
+	success := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State == Delivered || len(o.Into) > 0 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.groups[name]
+	switch most := float64(s.perGroup); {
+	case strain && round == g.round:
+		g.window, g.strained = max(1, g.window/2), true
+		g.round++
+	case strain || !success:
+	case g.strained:
+		g.window = min(most, g.window+1/g.window)
+	default:
+		g.window = min(most, g.window+1)
+	}
+}
+
+// status lists the groups by name.
+func (s *slots) status() []GroupStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]GroupStatus, 0, len(s.groups))
+	for name, g := range s.groups {
+		status := GroupStatus{Name: name, Used: g.used, Window: int(g.window)}
+		if g.turn == s.turn { // else nothing of it was due when the scheduler looked last
+			status.WaitingSince = g.refused
+		}
+		list = append(list, status)
+	}
+	slices.SortFunc(list, func(a, b GroupStatus) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Groups lists the groups that have work under way or are remembered, by name. It takes time in
+// proportion to their number.
+func (q *Queue) Groups() []GroupStatus { return q.slots.status() }
