@@ -24,7 +24,8 @@ import (
 type LogStore struct {
 	opt     StoreOptions
 	journal journal
-	changes idLocks // held while a message is changed, so that no change overwrites another
+	bodies  sync.Pool // buffers for small ones
+	changes idLocks   // held while a message is changed, so that no change overwrites another
 
 	mu       sync.Mutex
 	index    index
@@ -90,7 +91,9 @@ func (s *LogStore) Add(e *Envelope, body io.Reader) error {
 	if err := s.room(e); err != nil {
 		return err
 	}
-	small, rest, err := readSmall(body)
+	buf := s.bodies.Get().(*[]byte)
+	defer s.bodies.Put(buf)
+	small, rest, err := readSmall(*buf, body)
 	if err != nil {
 		return err
 	}
@@ -205,24 +208,22 @@ func (s *LogStore) forget(m *entry) {
 	}
 }
 
-// readSmall reads a body. rest is nil if small is all of it.
-func readSmall(body io.Reader) (small []byte, rest io.Reader, err error) {
-	const limit = 64 << 10
-	small = make([]byte, 0, 8<<10)
-	for len(small) <= limit {
-		if len(small) == cap(small) {
-			small = slices.Grow(small, len(small))
-		}
-		n, err := body.Read(small[len(small):cap(small)])
-		small = small[:len(small)+n]
-		if err == io.EOF {
-			return small, nil, nil
-		}
-		if err != nil {
-			return nil, nil, err
-		}
+// maxSmall is the largest body that stands in the journal, in bytes.
+const maxSmall = 64 << 10
+
+func newBodyBuffer() any {
+	b := make([]byte, maxSmall+1)
+	return &b
+}
+
+// readSmall reads a body into buf. rest is nil if small is all of it.
+func readSmall(buf []byte, body io.Reader) (small []byte, rest io.Reader, err error) {
+	switch n, err := io.ReadFull(body, buf); err {
+	case io.EOF, io.ErrUnexpectedEOF:
+		return buf[:n], nil, nil
+	default:
+		return buf[:n], body, err
 	}
-	return small, body, nil
 }
 
 // writeLarge makes the file of a large body, durable under its name. sum is what the journal is to

@@ -29,6 +29,7 @@ func OpenStore(opt StoreOptions) (*LogStore, error) {
 	}
 	opt.ReserveBytes = min(opt.ReserveBytes, 2*uint64(opt.segmentSize))
 	s := &LogStore{opt: opt, changes: newIDLocks(), messages: map[string]*entry{}, adding: map[string]bool{}}
+	s.bodies.New = newBodyBuffer
 	s.accounts.by = map[address.Address]*account{}
 	s.index.init(opt.Group)
 	s.journal.init(opt.FS, filepath.Join(opt.Dir, "log"), opt.segmentSize)
