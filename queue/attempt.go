@@ -20,10 +20,11 @@ func (q *Queue) attempt(ctx context.Context, w *Work) {
 	}
 	q.counters.running.Add(1)
 	defer q.counters.running.Add(-1)
-	round := q.slots.round(w.Group)
-	outcomes := q.tryDeliver(ctx, try)
-	q.slots.heed(w.Group, round, outcomes)
-	q.settle(try, outcomes)
+	x, began := experience{round: q.slots.round(w.Group)}, q.now()
+	x.outcomes = q.tryDeliver(ctx, try)
+	x.took = max(0, q.now().Sub(began))
+	q.slots.heed(w.Group, x)
+	q.settle(try, x.outcomes)
 }
 
 // begin records an attempt before it is made: a message that brings the process down must not

@@ -14,6 +14,10 @@ const (
 	// strangers minds two connections. It is also what a group always gets, however many workers
 	// others hold.
 	firstSlots = 2
+	// slotTime is what an attempt may take for each slot past the first ones. A server that answers
+	// in a millisecond is served as fast over two connections as over twenty: all that more would
+	// do is wait for our own processor, and be sent again if that is killed meanwhile.
+	slotTime = 2 * time.Millisecond
 	// groupMemory is how long what was learned of a group is good for. After an hour of silence
 	// a server has forgotten us, and so may we it.
 	groupMemory = time.Hour
@@ -33,8 +37,9 @@ type GroupStatus struct {
 
 // slots bound the attempts at once: in all, and in each group by a window that is learned, as TCP
 // learns what a network bears (RFC 5681 section 3.1). It starts at firstSlots and grows by one
-// with each success; after the first strain by one with each windowful of them. Strain halves it,
-// but only once for all attempts that began before it was halved: they tell of the same moment.
+// with each success, as far as the server is slow enough to need it; after the first strain by one
+// with each windowful of them. Strain halves it, but only once for all attempts that began before
+// it was halved: they tell of the same moment.
 type slots struct {
 	workers, perGroup int
 	now               func() time.Time
@@ -49,11 +54,12 @@ type slots struct {
 type group struct {
 	used     int
 	window   float64
-	strained bool      // before now, so that the window grows slowly
-	round    int       // counts how often the window was halved
-	last     time.Time // when a slot was given back
-	refused  time.Time // since when nothing more could be begun; zero: never refused
-	turn     int       // when refused last
+	fastest  time.Duration // of late, that a message took to be delivered; 0: none was
+	strained bool          // before now, so that the window grows slowly
+	round    int           // counts how often the window was halved
+	last     time.Time     // when a slot was given back
+	refused  time.Time     // since when nothing more could be begun; zero: never refused
+	turn     int           // when refused last
 }
 
 func (s *slots) init(workers, perGroup int, now func() time.Time) {
@@ -137,25 +143,43 @@ func (s *slots) round(name string) int {
 	return s.groups[name].round
 }
 
-// heed learns from an attempt that began in that round and whose slot is still taken. Strain for
+// An experience is what an attempt has met with.
+type experience struct {
+	round    int // in which it began
+	took     time.Duration
+	outcomes []Outcome
+}
+
+// heed learns from an attempt whose slot is still taken. Strain for
 // one recipient is strain. Success is that somebody got the message; all else, such as a refused
 // recipient or a failure of DNS, says nothing about how much more the group bears.
-func (s *slots) heed(name string, round int, outcomes []Outcome) {
-	strain := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Strained })
-	success := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State == Delivered || len(o.Into) > 0 })
+func (s *slots) heed(name string, x experience) {
+	strain := slices.ContainsFunc(x.outcomes, func(o Outcome) bool { return o.Strained })
+	success := slices.ContainsFunc(x.outcomes, func(o Outcome) bool { return o.State == Delivered || len(o.Into) > 0 })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.groups[name]
-	switch most := float64(s.perGroup); {
-	case strain && round == g.round:
+	switch {
+	case strain && x.round == g.round:
 		g.window, g.strained = max(1, g.window/2), true
 		g.round++
 	case strain || !success:
 	case g.strained:
-		g.window = min(most, g.window+1/g.window)
+		g.grow(1/g.window, x.took, s.perGroup)
 	default:
-		g.window = min(most, g.window+1)
+		g.grow(1, x.took, s.perGroup)
 	}
+}
+
+// grow makes the window larger by n after a success that took so long.
+func (g *group) grow(n float64, took time.Duration, most int) {
+	if g.fastest == 0 || took < g.fastest {
+		g.fastest = took
+	} else {
+		g.fastest += g.fastest / 64 // a server may become slower, for good
+	}
+	needed := firstSlots + float64(g.fastest)/float64(slotTime)
+	g.window = min(g.window+n, max(g.window, needed), float64(most))
 }
 
 // status lists the groups by name.

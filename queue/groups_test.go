@@ -43,7 +43,7 @@ func (s *slots) one(t *testing.T, name string, o Outcome) {
 	if !s.take(name) {
 		t.Fatal("no slot")
 	}
-	s.heed(name, s.round(name), []Outcome{o})
+	s.heed(name, experience{s.round(name), time.Second, []Outcome{o}})
 	s.release(name)
 }
 
@@ -80,7 +80,7 @@ func TestWhatSaysNothingChangesNothing(t *testing.T) {
 		t.Error("an alias that was resolved is no success")
 	}
 	s.take("g")
-	s.heed("g", s.round("g"), []Outcome{taken, strained, taken})
+	s.heed("g", experience{s.round("g"), time.Second, []Outcome{taken, strained, taken}})
 	if s.window("g") != 1 {
 		t.Error("strain for one of several is no strain")
 	}
@@ -97,18 +97,18 @@ func TestWindowIsHalvedOncePerRound(t *testing.T) {
 	}
 	old := s.round("g")
 	for range 10 {
-		s.heed("g", old, []Outcome{strained})
+		s.heed("g", experience{old, time.Second, []Outcome{strained}})
 		s.release("g")
 	}
 	if s.window("g") != 8 || s.fill("g") != 2 {
 		t.Errorf("a window of %d after one round of strain", s.window("g"))
 	}
-	s.heed("g", s.round("g"), []Outcome{strained}) // this one began later
+	s.heed("g", experience{s.round("g"), time.Second, []Outcome{strained}}) // this one began later
 	if s.window("g") != 4 {
 		t.Errorf("a window of %d after two rounds", s.window("g"))
 	}
 	for range 10 {
-		s.heed("g", s.round("g"), []Outcome{strained})
+		s.heed("g", experience{s.round("g"), time.Second, []Outcome{strained}})
 	}
 	if s.window("g") != 1 {
 		t.Errorf("a window of %d after many rounds", s.window("g"))
@@ -138,7 +138,7 @@ func TestSlotsProperty(t *testing.T) {
 					return
 				}
 				i := rapid.IntRange(0, len(running)-1).Draw(t, "which")
-				s.heed(running[i].name, running[i].round, []Outcome{rapid.SampledFrom([]Outcome{taken, strained, later}).Draw(t, "outcome")})
+				s.heed(running[i].name, experience{running[i].round, time.Second, []Outcome{rapid.SampledFrom([]Outcome{taken, strained, later}).Draw(t, "outcome")}})
 				s.release(running[i].name)
 				running = slices.Delete(running, i, i+1)
 			},
@@ -233,7 +233,30 @@ func BenchmarkSlots(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.take("g")
-		s.heed("g", s.round("g"), []Outcome{later})
+		s.heed("g", experience{s.round("g"), time.Second, []Outcome{later}})
 		s.release("g")
+	}
+}
+
+// TestFastServerGetsFewSlots: what answers at once needs no more attempts at once, what takes its
+// time gets as many as it bears, and what has become slow gets more by and by.
+func TestFastServerGetsFewSlots(t *testing.T) {
+	s, _ := newSlots(1000, 20)
+	used := func(took time.Duration, n int) int {
+		s.take("g")
+		defer s.release("g")
+		for range n {
+			s.heed("g", experience{s.round("g"), took, []Outcome{taken}})
+		}
+		return int(s.groups["g"].window)
+	}
+	for _, c := range []struct {
+		took      time.Duration
+		successes int
+		want      int
+	}{{time.Millisecond, 100, firstSlots}, {5 * slotTime, 1000, firstSlots + 5}, {time.Second, 1000, 20}} {
+		if got := used(c.took, c.successes); got != c.want {
+			t.Errorf("after %d successes of %v: %d slots, want %d", c.successes, c.took, got, c.want)
+		}
 	}
 }

@@ -3,6 +3,12 @@
 // once. It exits with 1 if one is lost or damaged.
 //
 //	go run ./bench/killloop -kills 300
+//	go run ./bench/killloop -kills 300 -every 50ms
+//
+// Twenty connections send as fast as they can, which keeps every processor busy, or one message
+// each in so long. A duplicate is a message that the next server has taken and whose record had not
+// been written when the kill came, so there are the more of them the longer our process waits for
+// its turn.
 package main
 
 import (
@@ -22,10 +28,17 @@ import (
 func main() {
 	kills := flag.Int("kills", 300, "how `often`")
 	each := flag.Int("each", 100, "messages answered 250 before a kill, at least")
+	every := flag.Duration("every", 0, "how often each of 20 connections sends; 0: as fast as it can")
 	flag.Parse()
-	if err := run(*kills, *each); err != nil {
+	if err := run(*kills, campaign{*each, *every}); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// A campaign says how much is sent between two kills.
+type campaign struct {
+	each  int
+	every time.Duration
 }
 
 // A tally counts what the sink was given, by the ID that the load generator gave it.
@@ -36,10 +49,11 @@ type tally struct {
 }
 
 func (t *tally) take(m *sink.Message) {
+	id, whole := load.ID(m.Data), load.Whole(m.Data) // which takes a while: before it counts as taken
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.copies[load.ID(m.Data)]++
-	if !load.Whole(m.Data) {
+	t.copies[id]++
+	if !whole {
 		t.damaged++
 	}
 }
@@ -65,7 +79,7 @@ func (t *tally) duplicates() (n int) {
 	return n
 }
 
-func run(kills, each int) error {
+func run(kills int, c campaign) error {
 	dir, err := os.MkdirTemp("", "relayd-killloop-")
 	if err != nil {
 		return err
@@ -83,7 +97,7 @@ func run(kills, each int) error {
 	}
 	accepted := map[string]bool{}
 	for round := range kills {
-		if err := oneRound(relay, round, each, accepted); err != nil {
+		if err := c.round(relay, round, accepted); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
 		if (round+1)%25 == 0 {
@@ -106,17 +120,17 @@ func run(kills, each int) error {
 	return nil
 }
 
-func oneRound(relay *site.Site, round, each int, accepted map[string]bool) error {
+func (c campaign) round(relay *site.Site, round int, accepted map[string]bool) error {
 	d, err := relay.Start()
 	if err != nil {
 		return err
 	}
-	g := load.New(load.Options{Addr: d.Addr, From: "stranger@elsewhere.test", To: "anything@example.test", Connections: 20, Size: 500 << (round % 9), Prefix: fmt.Sprint(round)})
+	g := load.New(load.Options{Addr: d.Addr, From: "stranger@elsewhere.test", To: "anything@example.test", Connections: 20, Every: c.every, Size: 500 << (round % 9), Prefix: fmt.Sprint(round)})
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(context.Background()) }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	err = g.Wait(ctx, each+round%17)
+	err = g.Wait(ctx, c.each+round%17)
 	d.Kill()
 	<-ended // its connections were cut off
 	for _, id := range g.Accepted() {
