@@ -8,7 +8,7 @@
 // No reason quotes the password of a smarthost, wherever it was written by mistake.
 //
 // Parsing reads neither the environment nor the network. Only Load reads files: the one it is
-// given and the password file that one names. All functions are safe for concurrent use.
+// given and the password files that one names. All functions are safe for concurrent use.
 package config
 
 import (
@@ -46,6 +46,7 @@ type Config struct {
 	Outbound Outbound
 	Queue    Queue
 	Forward  Forward
+	Mailbox  Mailbox
 	ACME     ACME
 	Auth     Auth
 	Aliases  Aliases
@@ -59,6 +60,7 @@ type Listen struct {
 	Submission  []string // STARTTLS, then AUTH
 	Submissions []string // implicit TLS, AUTH (RFC 8314)
 	HTTP        []string // ACME HTTP-01 and well-known documents
+	Metrics     []string // /metrics for Prometheus, in the clear and for whoever asks: a private address
 }
 
 // Limits bounds what clients may ask for.
@@ -87,6 +89,9 @@ type Outbound struct {
 	IP           string // IPAuto, IPv4 or IPv6
 	Smarthost    Smarthost
 	PasswordFile string // as written; Load has read it into Smarthost.Password
+	// To and From are smarthosts by the domain of the recipient and by that of the reverse-path
+	// under which the message leaves. To comes before From, and both before Smarthost.
+	To, From map[string]Way
 }
 
 // Queue has the times and the bounds of mail that waits. No submitter may fill more than half of
@@ -102,6 +107,13 @@ type Queue struct {
 type Forward struct {
 	AnswerWithin Duration // how long a sender waits for the destination; 0: queue at once
 	SRSDomain    string   // "": the hosted domain that the mail was for
+}
+
+// Mailbox says where the mailboxes are.
+type Mailbox struct {
+	// LMTP is the server that users' mail is handed to (RFC 2033), "unix:/path" or "host:port";
+	// "": users have no mailbox here.
+	LMTP string
 }
 
 // ACME says how certificates are ordered (RFC 8555).
@@ -140,6 +152,7 @@ func Default() *Config {
 			Submission:  []string{":587"},
 			Submissions: []string{":465"},
 			HTTP:        []string{},
+			Metrics:     []string{},
 		},
 		Limits: Limits{
 			MessageSize:       50 * MB,
@@ -149,7 +162,7 @@ func Default() *Config {
 			CatchallAddresses: 1000,
 		},
 		DNS:      DNS{Servers: []string{}},
-		Outbound: Outbound{Port: 25, IP: IPAuto},
+		Outbound: Outbound{Port: 25, IP: IPAuto, To: map[string]Way{}, From: map[string]Way{}},
 		Queue: Queue{
 			Lifetime:     Duration(5 * 24 * time.Hour), // RFC 5321 section 4.5.4.1: at least 4 to 5 days
 			DelayWarning: Duration(4 * time.Hour),
@@ -185,7 +198,7 @@ func (c *Config) ControlSocket() string { return filepath.Join(c.StateDir, "cont
 func (c *Config) QueueDir() string { return filepath.Join(c.StateDir, "queue") }
 
 // Parse reads data as the relayd.toml that lies at file. The name is for problems and for Dir;
-// nothing is opened, so Outbound.Smarthost.Password stays empty. An error is a problem.List.
+// nothing is opened, so the passwords of smarthosts stay empty. An error is a problem.List.
 func Parse(file string, data []byte) (*Config, error) {
 	c, doc := parse(file, data)
 	if err := doc.err(); err != nil {

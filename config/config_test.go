@@ -115,6 +115,15 @@ func TestGood(t *testing.T) {
 			[]string{"192.0.2.53:53", "192.0.2.53:5353", "[2001:db8::53]:53", "[2001:db8::53]:53", "[2001:db8::53]:54"}},
 		{"[outbound]\nsmarthost = \"smtp://mailhub\"", func(c *Config) any { return c.Outbound.Smarthost },
 			Smarthost{Scheme: "smtp", Host: "mailhub", Port: 25}},
+		{"[outbound.to.\"Bücher.example.\"]\nsmarthost = \"smtp://mailhub\"\n[outbound.to.\"direct.example\"]\nsmarthost = \"\"",
+			func(c *Config) any { return c.Outbound.To },
+			map[string]Way{"xn--bcher-kva.example": {Smarthost: Smarthost{Scheme: "smtp", Host: "mailhub", Port: 25}}, "direct.example": {}}},
+		{"[outbound]\nfrom = { \"x.example\" = { smarthost = \"submissions://u@h\", password_file = \"pw\" } }",
+			func(c *Config) any { return c.Outbound.From },
+			map[string]Way{"x.example": {Smarthost{Scheme: "submissions", Host: "h", Port: 465, User: "u"}, "pw"}}},
+		{"[mailbox]\nlmtp = \"unix:/run/dovecot/lmtp\"", func(c *Config) any { return c.Mailbox.LMTP }, "unix:/run/dovecot/lmtp"},
+		{"[mailbox]\nlmtp = \"tcp:[::1]:2424\"", func(c *Config) any { return c.Mailbox.LMTP }, "[::1]:2424"},
+		{"[mailbox]\nlmtp = \"dovecot\"", func(c *Config) any { return c.Mailbox.LMTP }, "dovecot:24"},
 		{"[queue]\nlifetime = \"1h\"", func(c *Config) any { return c.Queue.Lifetime }, Duration(time.Hour)},
 		{"[queue]\nmax_messages = 100", func(c *Config) any { return c.Queue.MaxMessages }, 100},
 		{"[queue]\nmax_size = \"10GB\"", func(c *Config) any { return c.Queue.MaxSize }, 10 * GB},
@@ -188,6 +197,23 @@ func TestPasswordFile(t *testing.T) {
 	}
 }
 
+func TestPasswordFilesOfDomains(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "relayd.toml")
+	text := host + "[outbound.to.\"a.example\"]\nsmarthost = \"submission://u@h\"\npassword_file = \"to\"\n" +
+		"[outbound.from.\"b.example\"]\nsmarthost = \"submission://v@h\"\npassword_file = \"from\"\n"
+	write(t, file, text)
+	write(t, filepath.Join(dir, "to"), "one\n")
+	if _, err := Load(file); err == nil || err.Error() != file+`:7: outbound.from."b.example".password_file: `+dir+"/from: no such file or directory" {
+		t.Error(err)
+	}
+	write(t, filepath.Join(dir, "from"), "two\n")
+	c, err := Load(file)
+	if err != nil || c.Outbound.To["a.example"].Smarthost.Password != "one" || c.Outbound.From["b.example"].Smarthost.Password != "two" {
+		t.Errorf("%+v %v", c, err)
+	}
+}
+
 func write(t *testing.T, file, content string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -199,6 +225,8 @@ func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"", host, "hostname = 5", host + "[limits]\nrecipents = 1\n", host + "[[limits]]\n", host + "a.\"b\\n\".'c' = '''\nx'''\n",
 		host + "[outbound]\nsmarthost = \"submission://me%40x@[::1]:587\"\npassword_file = \"pw\"\n",
+		host + "[outbound.to.\"A.example\"]\nsmarthost = \"smtp://h\"\n[mailbox]\nlmtp = \"unix:/x\"\n",
+		host + "[mailbox]\nlmtp = \"tcp:[::1]:24\"\n", host + "outbound.from = { \"b.example\" = { smarthost = \"\" } }\n",
 		host + "[dns]\nservers = [\"::1\",\n \"1.2.3.4:5\"]\n[acme.dns]\nx = \"y\"\n", "\ufeff" + host,
 		host + "limits = { message_size = \"1GB\", \"connections\" = 1_000 }\n[listen]\nsmtp = [\"[::]:25\", \"systemd:x\"]\n",
 	} {

@@ -48,6 +48,7 @@ type Domain struct {
 	SuffixSeparators string // each character of it starts a suffix; "": there are none
 	DropCharacters   string // characters that do not count in a local part
 	SRSDomain        string // "": what relayd.toml says
+	Mailbox          bool   // users have a mailbox, if relayd.toml says where
 
 	DMARC          string // for mail that fails it: DMARCReject, DMARCMark or DMARCOff
 	OnDMARCRefusal string // of a forwarded message by its destination: RefusalRewrite or RefusalReject
@@ -61,6 +62,7 @@ func DefaultDomain() *Domain {
 		SendAs:           map[string][]string{},
 		SuffixSeparators: "+",
 		DropCharacters:   ".",
+		Mailbox:          true,
 		DMARC:            DMARCReject,
 		OnDMARCRefusal:   RefusalRewrite,
 		OwnFrom:          OwnFromRefuse,
@@ -75,6 +77,7 @@ func (d *Domain) settings() []setting {
 		{"suffix_separators", &d.SuffixSeparators, punctuation(&d.SuffixSeparators)},
 		{"drop_characters", &d.DropCharacters, punctuation(&d.DropCharacters)},
 		{"srs_domain", &d.SRSDomain, optionalDomain(&d.SRSDomain)},
+		{"mailbox", &d.Mailbox, nil},
 		{"dmarc", &d.DMARC, oneOf(&d.DMARC, DMARCReject, DMARCMark, DMARCOff)},
 		{"on_dmarc_refusal", &d.OnDMARCRefusal, oneOf(&d.OnDMARCRefusal, RefusalRewrite, RefusalReject)},
 		{"own_from", &d.OwnFrom, oneOf(&d.OwnFrom, OwnFromRefuse, OwnFromAllow)},

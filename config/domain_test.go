@@ -12,6 +12,7 @@ func TestDomain(t *testing.T) {
 		suffix_separators = "+-"
 		drop_characters = ""
 		srs_domain = "SRS.example.org"
+		mailbox = false
 		dmarc = "mark"
 		on_dmarc_refusal = "reject"
 		own_from = "allow"

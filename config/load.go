@@ -19,16 +19,14 @@ const MaxFile = 1 << 20
 // maxPassword is the largest password file that is read, in bytes.
 const maxPassword = 4 << 10
 
-// Load reads the relayd.toml at file and the password file it names. An error is a problem.List.
+// Load reads the relayd.toml at file and the password files it names. An error is a problem.List.
 func Load(file string) (*Config, error) {
 	data, err := readUpTo(file, MaxFile+1) // one byte more, for Parse to find it too large
 	if err != nil {
 		return nil, problem.List{problem.At(file, 0, "%v", err)}
 	}
 	c, doc := parse(file, data)
-	if doc.sound("outbound.password_file") && c.Outbound.PasswordFile != "" {
-		c.readPassword(doc.complaints("outbound.password_file"))
-	}
+	c.readPasswords(doc)
 	if err := doc.err(); err != nil {
 		return nil, err
 	}
@@ -70,17 +68,34 @@ func findStateDir(text string) (dir string, ok bool) {
 	return dir, doc.err() == nil
 }
 
-// readPassword reads the smarthost's password: the one line of its file. A path that is not
-// absolute starts at Dir.
-func (c *Config) readPassword(bad complaints) {
-	file := c.Outbound.PasswordFile
+// readPasswords reads the passwords of all smarthosts.
+func (c *Config) readPasswords(doc *document) {
+	out := &c.Outbound
+	if doc.sound("outbound.password_file") {
+		out.Smarthost.Password = c.readPassword(out.PasswordFile, doc.complaints("outbound.password_file"))
+	}
+	for name, table := range map[string]map[string]Way{"to": out.To, "from": out.From} {
+		for domain, way := range table {
+			bad := complaints{doc, toml.Key{"outbound", name, domain, "password_file"}}
+			way.Smarthost.Password = c.readPassword(way.PasswordFile, bad)
+			table[domain] = way
+		}
+	}
+}
+
+// readPassword reads a smarthost's password: the one line of its file. A path that is not absolute
+// starts at Dir.
+func (c *Config) readPassword(file string, bad complaints) string {
+	if file == "" {
+		return ""
+	}
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(c.Dir(), file)
 	}
 	data, err := readUpTo(file, maxPassword+1)
 	if err != nil {
 		bad.add("%s: %v", file, err)
-		return
+		return ""
 	}
 	password := strings.TrimRight(string(data), "\r\n")
 	switch {
@@ -90,9 +105,8 @@ func (c *Config) readPassword(bad complaints) {
 		bad.add("%s is empty: write the smarthost's password into it", file)
 	case strings.ContainsAny(password, "\r\n\x00"):
 		bad.add("%s has more than one line: the password alone must stand in it", file)
-	default:
-		c.Outbound.Smarthost.Password = password
 	}
+	return password
 }
 
 // readUpTo reads at most the first limit bytes of a file. Its errors do not name the file, since

@@ -2,6 +2,8 @@ package config
 
 import (
 	"time"
+
+	"github.com/BurntSushi/toml"
 )
 
 // settings lists every key of relayd.toml, in the order of etc/relayd.toml. The upper ends of
@@ -17,6 +19,7 @@ func (c *Config) settings() []setting {
 		{"listen.submission", &c.Listen.Submission, listenAddresses(&c.Listen.Submission)},
 		{"listen.submissions", &c.Listen.Submissions, listenAddresses(&c.Listen.Submissions)},
 		{"listen.http", &c.Listen.HTTP, listenAddresses(&c.Listen.HTTP)},
+		{"listen.metrics", &c.Listen.Metrics, listenAddresses(&c.Listen.Metrics)},
 
 		{"limits.message_size", &c.Limits.MessageSize, between(&c.Limits.MessageSize, 64*KB, GB)},
 		{"limits.recipients", &c.Limits.Recipients, between(&c.Limits.Recipients, 1, 10_000)},
@@ -33,6 +36,8 @@ func (c *Config) settings() []setting {
 		{"outbound.ip", &c.Outbound.IP, oneOf(&c.Outbound.IP, IPAuto, IPv4, IPv6)},
 		{"outbound.smarthost", &c.Outbound.Smarthost, nil},
 		{"outbound.password_file", &c.Outbound.PasswordFile, nil},
+		{"outbound.to", &c.Outbound.To, ways(&c.Outbound.To)},
+		{"outbound.from", &c.Outbound.From, ways(&c.Outbound.From)},
 
 		{"queue.lifetime", &c.Queue.Lifetime, between(&c.Queue.Lifetime, Duration(time.Second), 30*24*hour)},
 		{"queue.delay_warning", &c.Queue.DelayWarning, between(&c.Queue.DelayWarning, 0, 30*24*hour)},
@@ -43,6 +48,8 @@ func (c *Config) settings() []setting {
 		// 4.5.3.2.6), some wait less: half of that is as far as it is safe to go.
 		{"forward.answer_within", &c.Forward.AnswerWithin, between(&c.Forward.AnswerWithin, 0, hour/12)},
 		{"forward.srs_domain", &c.Forward.SRSDomain, optionalDomain(&c.Forward.SRSDomain)},
+
+		{"mailbox.lmtp", &c.Mailbox.LMTP, lmtpServer(&c.Mailbox.LMTP)},
 
 		{"acme.enabled", &c.ACME.Enabled, nil},
 		{"acme.email", &c.ACME.Email, optionalAddress(&c.ACME.Email)},
@@ -88,6 +95,7 @@ func (c *Config) checkListen(doc *document) {
 		{"listen.submission", c.Listen.Submission},
 		{"listen.submissions", c.Listen.Submissions},
 		{"listen.http", c.Listen.HTTP},
+		{"listen.metrics", c.Listen.Metrics},
 	} {
 		if doc.broken(list.name) {
 			continue
@@ -112,15 +120,7 @@ func (c *Config) checkSmarthost(doc *document) {
 	if doc.broken("outbound.smarthost") || doc.broken("outbound.password_file") {
 		return
 	}
-	host, hasPassword := c.Outbound.Smarthost, c.Outbound.PasswordFile != ""
-	switch {
-	case host.User != "" && !hasPassword:
-		doc.complaints("outbound.smarthost").add("has the user %q but no password: write it into a file and name the file in password_file", host.User)
-	case hasPassword && host.IsZero():
-		doc.complaints("outbound.password_file").add("is of no use without a smarthost")
-	case hasPassword && host.User == "":
-		doc.complaints("outbound.password_file").add("is of no use when the smarthost has no user: write submission://USER@%s", host.Addr())
-	}
+	Way{c.Outbound.Smarthost, c.Outbound.PasswordFile}.check(complaints{doc, toml.Key{"outbound"}})
 }
 
 func (c *Config) checkACME(doc *document) {

@@ -11,28 +11,41 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"relayd/problem"
+	"relayd/queue"
 )
 
 // ErrNotRunning says that no daemon answers on the socket.
 var ErrNotRunning = errors.New("relayd is not running")
 
+// ErrDamaged says that a message is not stored as it was taken.
+var ErrDamaged = errors.New("the message is damaged")
+
 // A Client asks a running daemon. It is safe for concurrent use.
 type Client struct {
 	socket string
-	http   http.Client
+	http   *http.Client
+	wait   time.Duration // for a sign of life; 0: for ever
 }
+
+// patience is how long relayd may be silent while it is waited for. It gives signs of life while
+// it works, so this is the time for a single step, such as a sync of a slow disk.
+const patience = 30 * time.Second
+
+var errSilent = fmt.Errorf("relayd is silent since %v: is the machine overloaded, or its disk?", patience)
 
 // NewClient makes a client for the daemon behind a socket. It connects when it is asked something.
 func NewClient(socket string) *Client {
-	c := &Client{socket: socket}
-	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	return c
+	return &Client{socket: socket, wait: patience, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}}
 }
 
 // Status asks for the daemon's status.
@@ -45,10 +58,93 @@ func (c *Client) Reload(ctx context.Context) (problems problem.List, err error) 
 	return problems, c.do(ctx, "POST", "/reload", nil, &problems)
 }
 
-// List calls yield for each message as it arrives, oldest first, until it returns false. domain
-// limits the list to messages for it; "" does not.
-func (c *Client) List(ctx context.Context, domain string, yield func(Message) bool) error {
-	body, err := c.open(ctx, "GET", "/queue?domain="+url.QueryEscape(domain), nil)
+// List calls yield for each message of a filter as it arrives, oldest first, until it returns
+// false or limit messages have come; a limit of 0 is none.
+func (c *Client) List(ctx context.Context, f Filter, limit int, yield func(Message) bool) error {
+	return each(ctx, c, "/queue/list", listing{f, limit}, yield)
+}
+
+// Count counts the messages of a filter.
+func (c *Client) Count(ctx context.Context, f Filter) (n int, err error) {
+	return n, each(ctx, c, "/queue/count", f, func(count int) bool { n = count; return true })
+}
+
+// Groups asks for the groups that need attention most, limit at most; a negative limit is none.
+func (c *Client) Groups(ctx context.Context, limit int) (list []Group, err error) {
+	return list, c.do(ctx, "GET", "/queue/groups?limit="+strconv.Itoa(limit), nil, &list)
+}
+
+// Show asks for one message. It returns queue.ErrNotFound if there is none.
+func (c *Client) Show(ctx context.Context, id string) (d Detail, err error) {
+	return d, c.do(ctx, "GET", messagePath(id), nil, &d)
+}
+
+func messagePath(id string) string { return "/queue/messages/" + url.PathEscape(id) }
+
+// Export writes the bytes of a message as they are stored. It returns queue.ErrNotFound if there
+// is none, and ErrDamaged, with nothing written, if it is not whole. Another error may come in the
+// midst of it.
+func (c *Client) Export(ctx context.Context, id string, w io.Writer) error {
+	body, err := c.open(ctx, "GET", messagePath(id)+"/eml", nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.Copy(w, body); errors.Is(err, io.ErrUnexpectedEOF) {
+		return brokenOff(err)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// Change is ChangeEach for a selection that is not long: it returns the IDs of what was changed,
+// and an error if something was not; there can be both.
+func (c *Client) Change(ctx context.Context, verb string, sel Selection) (ids []string, err error) {
+	var failed []error
+	err = c.ChangeEach(ctx, verb, sel, func(m Changed) bool {
+		if m.Error == "" {
+			ids = append(ids, m.ID)
+		} else {
+			failed = append(failed, fmt.Errorf("%s: %s", m.ID, m.Error))
+		}
+		return true
+	})
+	return ids, errors.Join(append(failed, err)...)
+}
+
+// ChangeEach does a verb (retry, hold, release or remove) to a selection, and calls yield with what it
+// came to for each message, until that returns false. When ctx ends, relayd stops after the
+// message that it is at; what it has done by then is not all told.
+func (c *Client) ChangeEach(ctx context.Context, verb string, sel Selection, yield func(Changed) bool) error {
+	return each(ctx, c, "/queue/"+verb, sel, yield)
+}
+
+// Check has everything in the queue read and compared with its sums. progress is told how much is
+// done, in bytes. It takes as long as it takes: only ctx ends it.
+func (c *Client) Check(ctx context.Context, progress func(done, total int64)) (*queue.Report, error) {
+	lasting := &Client{socket: c.socket, http: c.http}
+	var last checkStep
+	err := each(ctx, lasting, "/queue/check", struct{}{}, func(step checkStep) bool {
+		last = step
+		progress(step.Done, step.Total)
+		return true
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case last.Error != "":
+		return nil, errors.New(last.Error)
+	case last.Report == nil:
+		return nil, brokenOff(io.ErrUnexpectedEOF)
+	}
+	return last.Report, nil
+}
+
+// each asks for an array and calls yield for its elements as they arrive, until it returns false.
+// An array without its end is an error.
+func each[T any](ctx context.Context, c *Client, path string, in any, yield func(T) bool) error {
+	body, err := c.open(ctx, "POST", path, in)
 	if err != nil {
 		return err
 	}
@@ -58,36 +154,25 @@ func (c *Client) List(ctx context.Context, domain string, yield func(Message) bo
 		return brokenOff(err)
 	}
 	for dec.More() {
-		var m Message
-		if err := dec.Decode(&m); err != nil {
+		var v T
+		if err := dec.Decode(&v); err != nil {
 			return brokenOff(err)
 		}
-		if !yield(m) {
+		if !yield(v) {
 			return nil
 		}
 	}
-	if _, err := dec.Token(); err != nil { // without its end the list is not all there is
+	if _, err := dec.Token(); err != nil {
 		return brokenOff(err)
 	}
 	return nil
 }
 
-func brokenOff(err error) error { return fmt.Errorf("the answer of relayd broke off: %w", err) }
-
-// Show asks for one message.
-func (c *Client) Show(ctx context.Context, id string) (d Detail, err error) {
-	return d, c.do(ctx, "GET", "/queue/"+url.PathEscape(id), nil, &d)
-}
-
-// Change does a verb (retry, hold, release or remove) to a selection. It returns the IDs of what
-// was changed, and an error if something was not; there can be both.
-func (c *Client) Change(ctx context.Context, verb string, sel Selection) (ids []string, err error) {
-	var done Changed
-	err = c.do(ctx, "POST", "/queue/"+verb, sel, &done)
-	if err == nil && len(done.Failed) > 0 {
-		err = errors.New(strings.Join(done.Failed, "\n"))
+func brokenOff(err error) error {
+	if errors.Is(err, errSilent) {
+		return err
 	}
-	return done.IDs, err
+	return fmt.Errorf("the answer of relayd broke off: %w", err)
 }
 
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
@@ -109,27 +194,50 @@ func (c *Client) open(ctx context.Context, method, path string, in any) (io.Read
 			return nil, err
 		}
 	}
+	ctx, w := watchOver(ctx, c.wait)
 	req, err := http.NewRequestWithContext(ctx, method, "http://relayd"+path, &body)
 	if err != nil {
+		w.end(nil)
 		return nil, err
 	}
+	w.begin()
 	resp, err := c.http.Do(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%w (nothing answers on %s)", ErrNotRunning, c.socket)
-	}
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("you may not talk to relayd: %s belongs to others, try sudo", c.socket)
-	}
+	w.rest()
 	if err != nil {
-		return nil, err
+		defer w.end(nil)
+		return nil, c.explain(w.cause(err))
 	}
+	w.ReadCloser = resp.Body
 	if resp.StatusCode != http.StatusOK {
-		defer resp.Body.Close()
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		if text = bytes.TrimSpace(text); len(text) == 0 {
-			text = []byte("relayd answers " + resp.Status)
-		}
-		return nil, errors.New(string(text))
+		defer w.Close()
+		return nil, refusal(resp, w)
 	}
-	return resp.Body, nil
+	return w, nil
+}
+
+// explain makes of an error of the socket one that says what can be done.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w (nothing answers on %s)", ErrNotRunning, c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("you may not talk to relayd: %s belongs to others, try sudo", c.socket)
+	}
+	return err
+}
+
+// refusal is the error that relayd answers with.
+func refusal(resp *http.Response, body io.Reader) error {
+	line, _ := io.ReadAll(io.LimitReader(body, 1000))
+	text := string(bytes.TrimSpace(line))
+	damage, damaged := strings.CutPrefix(text, ErrDamaged.Error()+": ")
+	switch {
+	case text == "":
+		return errors.New("relayd answers " + resp.Status)
+	case text == queue.ErrNotFound.Error():
+		return queue.ErrNotFound
+	case damaged:
+		return fmt.Errorf("%w: %s", ErrDamaged, damage)
+	}
+	return errors.New(text)
 }

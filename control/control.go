@@ -4,11 +4,9 @@
 package control
 
 import (
-	"encoding/json"
 	"time"
 
 	"relayd/problem"
-	"relayd/queue"
 )
 
 // Status is what `relay-util status` shows.
@@ -19,6 +17,7 @@ type Status struct {
 	Listeners   []Listener     `json:"listeners"`
 	Connections int            `json:"connections"`
 	Queue       QueueStatus    `json:"queue"`
+	Health      Health         `json:"health"`
 	Domains     []DomainStatus `json:"domains"`
 	Certs       []Certificate  `json:"certificates"`
 	Problems    problem.List   `json:"problems"` // files that are not in force as they stand
@@ -34,8 +33,47 @@ type Listener struct {
 // QueueStatus is the queue in numbers.
 type QueueStatus struct {
 	Messages int       `json:"messages"`
-	Held     int       `json:"held"`
+	Held     int       `json:"held"`  // messages with a held recipient
+	Bytes    int64     `json:"bytes"` // of all messages
 	Oldest   time.Time `json:"oldest,omitzero"`
+	Attempts Attempts  `json:"attempts"`
+	Log      LogStatus `json:"log"`
+}
+
+// Attempts are what the attempts since the start of relayd came to, one for each recipient of
+// each, and how many go on.
+type Attempts struct {
+	Delivered uint64 `json:"delivered"`
+	Deferred  uint64 `json:"deferred"` // to be tried again, or held
+	Failed    uint64 `json:"failed"`   // for good, or given up
+	Running   int64  `json:"running"`
+}
+
+// LogStatus is how the queue fares on its disk. Each sync serves commits/syncs changes and takes
+// sync_seconds/syncs.
+type LogStatus struct {
+	Segments    int     `json:"segments"`
+	Syncs       int64   `json:"syncs"` // since the start, as the two below
+	Commits     int64   `json:"commits"`
+	SyncSeconds float64 `json:"sync_seconds"`
+}
+
+// Health is what is wrong with the queue; all is well when there is nothing in it.
+type Health struct {
+	Failure string   `json:"failure,omitempty"` // why no mail is taken until relayd is started again
+	Damaged []string `json:"damaged"`           // files that were set aside, and no check was made since
+}
+
+// OK reports whether nothing is wrong.
+func (h Health) OK() bool { return h.Failure == "" && len(h.Damaged) == 0 }
+
+// A Group is how the destinations that share a way out fare.
+type Group struct {
+	Name   string `json:"name"`
+	Used   int    `json:"used"`   // attempts at once, now
+	Window int    `json:"window"` // how many there may be
+	// WaitingSince is since when work that is due has found no slot.
+	WaitingSince time.Time `json:"waiting_since,omitzero"`
 }
 
 // DomainStatus is a hosted domain in numbers.
@@ -53,94 +91,4 @@ type Certificate struct {
 	Expires    time.Time `json:"expires"`
 	File       string    `json:"file,omitempty"`
 	SelfSigned bool      `json:"self_signed"` // made by relayd because there is no other
-}
-
-// A Message is one line of `queue-list`. Its times are in RFC 3339; "next" is always there, and
-// null while nothing is going to be tried.
-type Message struct {
-	ID         string      `json:"id"`
-	Sender     string      `json:"sender"`
-	Size       int64       `json:"size"`
-	Received   time.Time   `json:"received"`
-	State      string      `json:"state"` // waiting or held
-	Next       time.Time   `json:"next"`
-	Recipients []Recipient `json:"recipients"`
-}
-
-// A shownMessage is a Message as it is written.
-type shownMessage struct {
-	plainMessage
-	Next *time.Time `json:"next"` // in place of plainMessage's
-}
-
-type plainMessage Message
-
-func (m Message) shown() shownMessage {
-	s := shownMessage{plainMessage: plainMessage(m)}
-	if !m.Next.IsZero() {
-		s.Next = &m.Next
-	}
-	return s
-}
-
-// MarshalJSON implements json.Marshaler.
-func (m Message) MarshalJSON() ([]byte, error) { return json.Marshal(m.shown()) }
-
-// A Recipient is one recipient of a Message.
-type Recipient struct {
-	Address   string    `json:"address"`
-	Alias     string    `json:"alias,omitempty"`
-	State     string    `json:"state"` // waiting, held, delivered or failed
-	Attempts  int       `json:"attempts"`
-	LastReply string    `json:"last_reply"`
-	LastHost  string    `json:"last_host,omitempty"`
-	LastTry   time.Time `json:"last_try,omitzero"`
-	Next      time.Time `json:"next,omitzero"`
-}
-
-// Detail is what `queue-show` shows.
-type Detail struct {
-	Message
-	User   string `json:"user,omitempty"`
-	Header string `json:"header"`
-}
-
-// MarshalJSON implements json.Marshaler, because it would inherit that of Message.
-func (d Detail) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		shownMessage
-		User   string `json:"user,omitempty"`
-		Header string `json:"header"`
-	}{d.shown(), d.User, d.Header})
-}
-
-// A Selection names messages: by ID, or all to a domain, or all. Exactly one of the three must be
-// given, since an empty one could be a mistake.
-type Selection struct {
-	IDs    []string `json:"ids,omitempty"`
-	Domain string   `json:"domain,omitempty"`
-	All    bool     `json:"all,omitempty"`
-}
-
-// Changed is the answer to a change of a selection.
-type Changed struct {
-	IDs    []string `json:"ids"`              // what was changed
-	Failed []string `json:"failed,omitempty"` // "ID: reason" for what was not
-}
-
-// newMessage is the view of an envelope.
-func newMessage(e *queue.Envelope) Message {
-	m := Message{ID: e.ID, Sender: e.Sender.String(), Size: e.Size, Received: e.Received, State: string(queue.Held), Recipients: []Recipient{}}
-	for _, r := range e.Recipients {
-		v := Recipient{Address: r.Address.String(), Alias: r.Alias.String(), State: string(r.State), Attempts: r.Attempts,
-			LastReply: r.LastReply, LastHost: r.LastHost, LastTry: r.LastTry}
-		if r.State == queue.Waiting {
-			v.Next, m.State = r.Next, string(queue.Waiting)
-			if m.Next.IsZero() || r.Next.Before(m.Next) {
-				m.Next = r.Next
-			}
-		}
-		m.Recipients = append(m.Recipients, v)
-	}
-	return m
 }

@@ -31,18 +31,31 @@ type fake struct {
 	done      []string
 	problems  problem.List
 	full      error // what changes fail with
+	groups    []queue.GroupStatus
+	body      func() io.Reader // of every message; nil: aBody
+	check     func(context.Context, func(done, total int64)) (*queue.Report, error)
+	read      int // envelopes that List has given
 }
+
+const aBody = "Subject: x\r\n\r\nbody\r\n"
 
 func (f *fake) Status() Status { return Status{Version: "1", Started: noon} }
 
 func (f *fake) Reload() problem.List { return f.problems }
 
-func (f *fake) List(yield func(*queue.Envelope) bool) {
+func (f *fake) Search(_ string, yield func(*queue.Envelope) bool) {
 	for _, e := range f.envelopes {
+		f.read++
 		if !yield(e) {
 			return
 		}
 	}
+}
+
+func (f *fake) Groups() []queue.GroupStatus { return f.groups }
+
+func (f *fake) CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error) {
+	return f.check(ctx, progress)
 }
 
 func (f *fake) Get(id string) (*queue.Envelope, error) {
@@ -55,7 +68,10 @@ func (f *fake) Get(id string) (*queue.Envelope, error) {
 }
 
 func (f *fake) Body(string) (io.ReadCloser, error) {
-	return io.NopCloser(strings.NewReader("Subject: x\r\n\r\nbody\r\n")), nil
+	if f.body != nil {
+		return io.NopCloser(f.body()), nil
+	}
+	return io.NopCloser(strings.NewReader(aBody)), nil
 }
 
 func (f *fake) change(verb, id string) error {
@@ -127,7 +143,7 @@ func threeMessages() []*queue.Envelope {
 	forwarded := recipient("me@gmail.com", queue.Status{State: queue.Waiting, Next: noon})
 	forwarded.Alias = at("info@bücher.example")
 	return []*queue.Envelope{
-		{ID: "AAAAAAAA", Received: noon, Sender: at("s@x.example"), User: at("u@x.example"), Size: 7, Recipients: []queue.Recipient{
+		{ID: "AAAAAAAA", Received: noon, Sender: at("s@x.example"), User: at("u@x.example"), Size: int64(len(aBody)), Recipients: []queue.Recipient{
 			recipient("a@one.example", queue.Status{State: queue.Delivered, Attempts: 1, LastReply: "250 2.0.0 Ok", LastHost: "mx", LastTry: noon}),
 			recipient("b@two.example", queue.Status{State: queue.Waiting, Next: noon.Add(2 * time.Minute)}),
 			recipient("c@two.example", queue.Status{State: queue.Waiting, Attempts: 2, Next: noon.Add(time.Minute)}),
@@ -139,9 +155,9 @@ func threeMessages() []*queue.Envelope {
 	}
 }
 
-func get(t *testing.T, c *Client, path string) string {
+func get(t *testing.T, c *Client, method, path string) string {
 	t.Helper()
-	body, err := c.open(context.Background(), "GET", path, nil)
+	body, err := c.open(context.Background(), method, path, struct{}{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,29 +175,37 @@ func get(t *testing.T, c *Client, path string) string {
 
 func TestShapeOfTheQueue(t *testing.T) {
 	c, _ := serve(t, &fake{envelopes: threeMessages()[:2]})
-	first := `{"id":"AAAAAAAA","sender":"s@x.example","size":7,"received":"2026-06-01T12:00:00Z","state":"waiting","recipients":[` +
+	first := `{"id":"AAAAAAAA","sender":"s@x.example","size":20,"received":"2026-06-01T12:00:00Z","state":"waiting","recipients":[` +
 		`{"address":"a@one.example","state":"delivered","attempts":1,"last_reply":"250 2.0.0 Ok","last_host":"mx","last_try":"2026-06-01T12:00:00Z"},` +
 		`{"address":"b@two.example","state":"waiting","attempts":0,"last_reply":"","next":"2026-06-01T12:02:00Z"},` +
 		`{"address":"c@two.example","state":"waiting","attempts":2,"last_reply":"","next":"2026-06-01T12:01:00Z"}],` +
 		`"next":"2026-06-01T12:01:00Z"`
 	second := `{"id":"BBBBBBBB","sender":"","size":0,"received":"2026-06-01T12:00:00.000000001Z","state":"held","recipients":[` +
 		`{"address":"postmaster@x.example","state":"held","attempts":0,"last_reply":""}],"next":null}`
-	if got, want := get(t, c, "/queue"), "["+first+"},"+second+"]"; got != want {
+	if got, want := get(t, c, "POST", "/queue/list"), "["+first+"},"+second+"]"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got, want := get(t, c, "/queue/AAAAAAAA"), first+`,"user":"u@x.example","header":"Subject: x\r\n"}`; got != want {
+	if got, want := get(t, c, "GET", "/queue/messages/AAAAAAAA"), first+`,"user":"u@x.example","header":"Subject: x\r\n"}`; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := get(t, c, "/queue?domain=none.example"); got != "[]" {
+	if got := get(t, c, "POST", "/queue/count"); got != "[2]" {
+		t.Errorf("the count is %s", got)
+	}
+	c, _ = serve(t, &fake{})
+	if got := get(t, c, "POST", "/queue/list"); got != "[]" {
 		t.Errorf("an empty list is %s", got)
+	}
+	if got := get(t, c, "GET", "/queue/groups"); got != "[]" {
+		t.Errorf("no groups are %s", got)
 	}
 }
 
 func TestShapeOfTheStatus(t *testing.T) {
 	c, _ := serve(t, &fake{})
-	want := `{"version":"1","hostname":"","started":"2026-06-01T12:00:00Z","listeners":[],"connections":0,"queue":{"messages":0,"held":0},` +
-		`"domains":[],"certificates":[],"problems":[],"warnings":[]}`
-	if got := get(t, c, "/status"); got != want {
+	want := `{"version":"1","hostname":"","started":"2026-06-01T12:00:00Z","listeners":[],"connections":0,` +
+		`"queue":{"messages":0,"held":0,"bytes":0,"attempts":{"delivered":0,"deferred":0,"failed":0,"running":0},` +
+		`"log":{"segments":0,"syncs":0,"commits":0,"sync_seconds":0}},"health":{"damaged":[]},"domains":[],"certificates":[],"problems":[],"warnings":[]}`
+	if got := get(t, c, "GET", "/status"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
@@ -197,7 +221,7 @@ func TestClientReadsWhatTheServerWrites(t *testing.T) {
 		t.Errorf("%v, %v", p, err)
 	}
 	var list []Message
-	if err := c.List(ctx, "", func(m Message) bool { list = append(list, m); return true }); err != nil || len(list) != 3 {
+	if err := c.List(ctx, Filter{}, 0, func(m Message) bool { list = append(list, m); return true }); err != nil || len(list) != 3 {
 		t.Fatalf("%v, %v", list, err)
 	}
 	if m := list[0]; !m.Next.Equal(noon.Add(time.Minute)) || m.State != "waiting" || len(m.Recipients) != 3 {
@@ -222,65 +246,8 @@ func TestListIsAStream(t *testing.T) {
 	}
 	c, _ := serve(t, f)
 	n := 0
-	if err := c.List(context.Background(), "two.example", func(Message) bool { n++; return n < 3 }); err != nil || n != 3 {
+	if err := c.List(context.Background(), Filter{Domain: "two.example"}, 0, func(Message) bool { n++; return n < 3 }); err != nil || n != 3 {
 		t.Errorf("%d, %v", n, err)
-	}
-}
-
-func TestSelections(t *testing.T) {
-	tests := []struct {
-		name string
-		sel  Selection
-		want string // IDs
-		err  string
-	}{
-		{"one", Selection{IDs: []string{"BBBBBBBB"}}, "BBBBBBBB", ""},
-		{"two in their order", Selection{IDs: []string{"CCCCCCCC", "AAAAAAAA"}}, "CCCCCCCC AAAAAAAA", ""},
-		{"all", Selection{All: true}, "AAAAAAAA BBBBBBBB CCCCCCCC", ""},
-		{"a domain", Selection{Domain: "TWO.example."}, "AAAAAAAA", ""},
-		{"the domain of an alias", Selection{Domain: "bücher.example"}, "CCCCCCCC", ""},
-		{"a domain of none", Selection{Domain: "three.example"}, "", ""},
-		{"the sender's domain", Selection{Domain: "s.example"}, "", ""},
-		{"nothing", Selection{}, "", "name the messages"},
-		{"too much", Selection{IDs: []string{"AAAAAAAA"}, All: true}, "", "name the messages"},
-		{"no domain", Selection{Domain: "a b"}, "", "no domain name has"},
-		{"one that is not there", Selection{IDs: []string{"AAAAAAAA", "DDDDDDDD", "BBBBBBBB"}}, "AAAAAAAA BBBBBBBB", "DDDDDDDD: no such message in the queue"},
-		{"no ID", Selection{IDs: []string{"AAAAAAAA", "../../etc/passwd"}}, "", `"../../etc/passwd" is not a queue ID`},
-		{"an empty ID", Selection{IDs: []string{""}}, "", `"" is not a queue ID`},
-		{"a long ID", Selection{IDs: []string{strings.Repeat("A", 100_000)}}, "", "is not a queue ID"},
-		{"more than a request may hold", Selection{IDs: slices.Repeat([]string{"AAAAAAAA"}, 100_000)}, "", "too large"},
-	}
-	f := &fake{envelopes: threeMessages()}
-	c, _ := serve(t, f)
-	for _, tt := range tests {
-		for _, verb := range []string{"retry", "hold", "release", "remove"} {
-			t.Run(verb+" "+tt.name, func(t *testing.T) {
-				f.done = nil
-				ids, err := c.Change(context.Background(), verb, tt.sel)
-				if got := strings.Join(ids, " "); got != tt.want {
-					t.Errorf("changed %q, want %q", got, tt.want)
-				}
-				if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("%v, want %q", err, tt.err)
-				}
-				for i, id := range ids {
-					if f.done[i] != verb+" "+id {
-						t.Errorf("done: %q", f.done)
-					}
-				}
-				if len(f.done) != len(ids) {
-					t.Errorf("done: %q", f.done)
-				}
-			})
-		}
-	}
-}
-
-func TestFailuresOfASelectionAreTold(t *testing.T) {
-	f := &fake{envelopes: threeMessages(), full: errors.New("disk full")}
-	c, _ := serve(t, f)
-	if ids, err := c.Change(context.Background(), "hold", Selection{All: true}); len(ids) > 0 || err == nil || strings.Count(err.Error(), "disk full") != 3 {
-		t.Errorf("%q, %v", ids, err)
 	}
 }
 
@@ -298,12 +265,12 @@ func TestErrorTexts(t *testing.T) {
 	if _, err := c.Change(ctx, "explode", Selection{All: true}); err == nil || !strings.Contains(err.Error(), "relayd does not know POST /queue/explode") {
 		t.Error(err)
 	}
-	if err := c.List(ctx, "a b", func(Message) bool { return true }); err == nil || !strings.Contains(err.Error(), "no domain name has") {
-		t.Error(err)
-	}
-	for _, body := range []string{"", "x", "[]", `{"al":true}`, `{"all":true,"older":"1h"}`} {
-		if _, err := c.open(ctx, "POST", "/queue/remove", json.RawMessage(body)); err == nil {
-			t.Errorf("%q is a selection", body)
+	for path, body := range map[string]string{
+		"/queue/list": `{"al":true}`, "/queue/count": `{"domain":"a b"}`, "/queue/hold": "", "/queue/remove": `{"all":true,"elder":"1h"}`,
+		"/queue/release": `{"all":true} {"all":true}`, "/queue/retry": "[]", "/queue/check": `{"repair":true}`,
+	} {
+		if _, err := c.open(ctx, "POST", path, json.RawMessage(body)); err == nil {
+			t.Errorf("%s takes %q", path, body)
 		}
 	}
 }
@@ -344,7 +311,7 @@ func TestAnswersThatBreakOff(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		})}
 		go srv.Serve(l)
-		if err := NewClient(path).List(context.Background(), "", func(Message) bool { return true }); err == nil || !strings.Contains(err.Error(), "broke off") {
+		if err := NewClient(path).List(context.Background(), Filter{}, 0, func(Message) bool { return true }); err == nil || !strings.Contains(err.Error(), "broke off") {
 			t.Errorf("%q: %v", text, err)
 		}
 		if _, err := NewClient(path).Status(context.Background()); err == nil {

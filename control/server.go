@@ -4,17 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
-	"relayd/address"
-	"relayd/message"
 	"relayd/problem"
 	"relayd/queue"
 )
@@ -24,41 +19,43 @@ type Daemon interface {
 	Status() Status
 	// Reload reads all edited files now and returns what is wrong with them.
 	Reload() problem.List
-}
-
-// A Queue is what the queue verbs work on; *queue.Queue is one.
-type Queue interface {
-	List(yield func(*queue.Envelope) bool)
-	Get(id string) (*queue.Envelope, error)
-	Body(id string) (io.ReadCloser, error)
-	Retry(id string) error
-	Hold(id string) error
-	Release(id string) error
-	Remove(id string) error
+	// CheckQueue reads everything in the queue and compares it with its sums, and tells progress
+	// in bytes meanwhile, from the goroutine that it was called from. It ends soon after ctx.
+	CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error)
 }
 
 // A Server answers on the socket.
 type Server struct {
-	daemon Daemon
-	queue  Queue
-	http   http.Server
+	daemon   Daemon
+	queue    Queue
+	http     http.Server
+	ctx      context.Context // of all requests; ends with Close
+	stop     context.CancelFunc
+	serving  sync.RWMutex // held for reading by each request
+	checking sync.Mutex   // held while the queue is checked
 }
 
 // NewServer makes a Server; Serve starts it.
 func NewServer(d Daemon, q Queue, log *slog.Logger) *Server {
 	s := &Server{daemon: d, queue: q}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("POST /reload", s.reload)
-	mux.HandleFunc("GET /queue", s.list)
-	mux.HandleFunc("GET /queue/{id}", s.show)
+	mux.HandleFunc("POST /queue/list", s.list)
+	mux.HandleFunc("POST /queue/count", s.count)
+	mux.HandleFunc("GET /queue/groups", s.groups)
+	mux.HandleFunc("GET /queue/messages/{id}", s.show)
+	mux.HandleFunc("GET /queue/messages/{id}/eml", s.export)
 	mux.HandleFunc("POST /queue/retry", s.change(q.Retry))
 	mux.HandleFunc("POST /queue/hold", s.change(q.Hold))
 	mux.HandleFunc("POST /queue/release", s.change(q.Release))
 	mux.HandleFunc("POST /queue/remove", s.change(q.Remove))
+	mux.HandleFunc("POST /queue/check", s.check)
 	mux.HandleFunc("/", unknown)
 	s.http = http.Server{
-		Handler: mux, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Handler: s.counted(mux), BaseContext: func(net.Listener) context.Context { return s.ctx },
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 	}
 	return s
@@ -72,11 +69,26 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Close ends all connections and removes the socket.
-func (s *Server) Close() error { return s.http.Close() }
+// counted has Close wait for every request.
+func (s *Server) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.serving.RLock()
+		defer s.serving.RUnlock()
+		if s.ctx.Err() == nil {
+			h.ServeHTTP(w, r)
+		}
+	})
+}
 
-// Shutdown lets requests that are under way end.
-func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
+// Close ends all connections and removes the socket. When it returns nothing more is done for a
+// request, so that the queue can be closed.
+func (s *Server) Close() error {
+	s.stop()
+	err := s.http.Close()
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	return err
+}
 
 func unknown(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "relayd does not know "+r.Method+" "+r.URL.Path+": are it and relay-util of the same version?", http.StatusNotFound)
@@ -86,6 +98,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	st := s.daemon.Status()
 	// A list is written as one even if nothing is in it.
 	st.Listeners = append([]Listener{}, st.Listeners...)
+	st.Health.Damaged = append([]string{}, st.Health.Damaged...)
 	st.Domains = append([]DomainStatus{}, st.Domains...)
 	st.Certs = append([]Certificate{}, st.Certs...)
 	st.Problems = append(problem.List{}, st.Problems...)
@@ -99,144 +112,6 @@ func (s *Server) reload(w http.ResponseWriter, _ *http.Request) {
 		problems = problem.List{}
 	}
 	answer(w, problems)
-}
-
-// list streams an array, so that a long queue is shown from its first message on.
-func (s *Server) list(w http.ResponseWriter, r *http.Request) {
-	sel := Selection{Domain: r.FormValue("domain")}
-	sel.All = sel.Domain == ""
-	selected, err := sel.compile()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	io.WriteString(w, "[")
-	enc, sep := json.NewEncoder(w), ""
-	s.queue.List(func(e *queue.Envelope) bool {
-		if !selected(e) {
-			return true
-		}
-		io.WriteString(w, sep)
-		sep = ","
-		return enc.Encode(newMessage(e)) == nil
-	})
-	io.WriteString(w, "]\n")
-}
-
-func (s *Server) show(w http.ResponseWriter, r *http.Request) {
-	var e *queue.Envelope
-	err := checkID(r.PathValue("id"))
-	if err == nil {
-		e, err = s.queue.Get(r.PathValue("id"))
-	}
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusNotFound)
-		return
-	}
-	d := Detail{Message: newMessage(e), User: e.User.String()}
-	if body, err := s.queue.Body(e.ID); err == nil {
-		defer body.Close()
-		if h, err := message.ReadHeader(body); err == nil {
-			d.Header = string(h.Raw())
-		}
-	}
-	answer(w, d)
-}
-
-// maxBody bounds a request, in bytes: a selection of some 30,000 IDs.
-const maxBody = 1 << 20
-
-// change does f to every message of the selection in the request's body. One that cannot be
-// changed does not keep the others from it.
-func (s *Server) change(f func(id string) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		ids, named, err := s.selection(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		done := Changed{IDs: []string{}}
-		for _, id := range ids {
-			err := f(id)
-			switch {
-			case err == nil:
-				done.IDs = append(done.IDs, id)
-			case named || !isMoot(err):
-				done.Failed = append(done.Failed, id+": "+err.Error())
-			}
-		}
-		answer(w, done)
-	}
-}
-
-// isMoot reports whether err says that there is nothing to be done: that is worth telling of a
-// message that was named, and not of one among all.
-func isMoot(err error) bool {
-	return errors.Is(err, queue.ErrNotFound) || errors.Is(err, queue.ErrHeld) || errors.Is(err, queue.ErrNotHeld)
-}
-
-// selection reads which messages are meant, and whether each of them was named.
-func (s *Server) selection(body io.Reader) (ids []string, named bool, err error) {
-	var sel Selection
-	dec := json.NewDecoder(body)
-	dec.DisallowUnknownFields() // a limit that we do not know would select more than is meant
-	if err := dec.Decode(&sel); err != nil {
-		return nil, false, fmt.Errorf("the selection of messages cannot be read: %w", err)
-	}
-	selected, err := sel.compile()
-	if err != nil || len(sel.IDs) > 0 {
-		return sel.IDs, true, err
-	}
-	s.queue.List(func(e *queue.Envelope) bool {
-		if selected(e) {
-			ids = append(ids, e.ID)
-		}
-		return true
-	})
-	return ids, false, nil
-}
-
-// compile checks a selection and returns what it selects from the queue.
-func (sel Selection) compile() (func(*queue.Envelope) bool, error) {
-	given := 0
-	for _, g := range []bool{len(sel.IDs) > 0, sel.Domain != "", sel.All} {
-		if g {
-			given++
-		}
-	}
-	if given != 1 {
-		return nil, errors.New("name the messages: IDs, or one domain, or all")
-	}
-	for _, id := range sel.IDs {
-		if err := checkID(id); err != nil {
-			return nil, err
-		}
-	}
-	if sel.Domain == "" {
-		return func(*queue.Envelope) bool { return sel.All }, nil
-	}
-	want, err := address.Domain(sel.Domain)
-	if err != nil {
-		return nil, err
-	}
-	return func(e *queue.Envelope) bool {
-		return slices.ContainsFunc(e.Recipients, func(r queue.Recipient) bool {
-			return r.Address.Domain == want || r.Alias.Domain == want
-		})
-	}, nil
-}
-
-// checkID lets through what can be a queue ID: nothing else comes near a file name.
-func checkID(id string) error {
-	if len(id) < 8 || len(id) > 32 || strings.ContainsFunc(id, notOfID) {
-		return fmt.Errorf("%.40q is not a queue ID: that is 8 to 32 letters and digits", id)
-	}
-	return nil
-}
-
-func notOfID(c rune) bool {
-	return (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
 }
 
 func answer(w http.ResponseWriter, v any) {

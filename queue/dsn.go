@@ -103,6 +103,7 @@ func (q *Queue) addDSN(e *Envelope, about []*Recipient, action string) error {
 	}
 	note := &Envelope{
 		ID: d.id, Received: now, UTF8: !e.Sender.ASCII(), EightBit: !isASCII(text),
+		RequireTLS: e.RequireTLS, // it gives back what was to be kept under TLS (RFC 8689 section 4.3)
 		Recipients: []Recipient{{Address: e.Sender, Notify: []string{"NEVER"}}},
 	}
 	if err := q.Add(note, io.MultiReader(strings.NewReader(signature), bytes.NewReader(text))); err != nil {

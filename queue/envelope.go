@@ -13,17 +13,19 @@ import (
 
 // An Envelope is everything about a message but its bytes.
 type Envelope struct {
-	ID         string          `json:"id"` // 8 to 32 letters and digits, see NewID
-	Received   time.Time       `json:"received"`
-	Sender     address.Address `json:"sender"`         // reverse-path as it came; "" is "<>"
-	User       address.Address `json:"user,omitzero"`  // who submitted it, when somebody logged in
-	Authentic  bool            `json:"authentic"`      // Sender has really sent it, and so may get a DSN
-	UTF8       bool            `json:"utf8,omitempty"` // cannot go to a server without SMTPUTF8
-	EightBit   bool            `json:"8bit,omitempty"`
-	Return     string          `json:"ret,omitempty"`   // DSN RET
-	EnvelopeID string          `json:"envid,omitempty"` // DSN ENVID, decoded
-	Size       int64           `json:"size"`            // of the body in bytes
-	Recipients []Recipient     `json:"recipients"`      // one at least
+	ID          string          `json:"id"` // 8 to 32 letters and digits, see NewID
+	Received    time.Time       `json:"received"`
+	Sender      address.Address `json:"sender"`         // reverse-path as it came; "" is "<>"
+	User        address.Address `json:"user,omitzero"`  // who submitted it, when somebody logged in
+	Authentic   bool            `json:"authentic"`      // Sender has really sent it, and so may get a DSN
+	UTF8        bool            `json:"utf8,omitempty"` // cannot go to a server without SMTPUTF8
+	EightBit    bool            `json:"8bit,omitempty"`
+	RequireTLS  bool            `json:"require_tls,omitempty"`  // REQUIRETLS (RFC 8689): goes on under TLS that is promised, or fails
+	TLSOptional bool            `json:"tls_optional,omitempty"` // "TLS-Required: No": no demand of MTA-STS or DANE keeps it back
+	Return      string          `json:"ret,omitempty"`          // DSN RET
+	EnvelopeID  string          `json:"envid,omitempty"`        // DSN ENVID, decoded
+	Size        int64           `json:"size"`                   // of the body in bytes
+	Recipients  []Recipient     `json:"recipients"`             // one at least
 }
 
 // A Recipient is one forward-path and how far its copy has come.
@@ -31,6 +33,7 @@ type Recipient struct {
 	Address    address.Address `json:"address"`
 	Via        []string        `json:"via,omitempty"`      // hosts to use instead of the domain's MX
 	Pipe       []string        `json:"pipe,omitempty"`     // a program that takes the message on standard input
+	Mailbox    bool            `json:"mailbox,omitempty"`  // Address is a user's here, with its suffix: it goes to the mailbox server
 	ReturnPath address.Address `json:"return_path"`        // reverse-path under which this copy leaves
 	Fields     string          `json:"fields,omitempty"`   // header fields in front of this copy alone
 	Alias      address.Address `json:"alias,omitzero"`     // the hosted address that was written to, if Address came from it

@@ -105,43 +105,67 @@ func (f *summed) Read(b []byte) (int, error) {
 
 var errBadFile = errors.New("the file of a large message is damaged")
 
-// List implements Store. It holds no lock while yield works, and shows the queue as it is when
-// each message has its turn.
-func (s *LogStore) List(yield func(*Envelope) bool) {
+// List calls yield for each message, oldest first, until it returns false.
+func (s *LogStore) List(yield func(*Envelope) bool) { s.Search("", yield) }
+
+// Search implements Store. It holds no lock while it reads and yield works, and shows the queue as
+// it is when each message has its turn.
+func (s *LogStore) Search(text string, yield func(*Envelope) bool) {
 	after := ""
 	for {
 		page := s.page(after, 200)
 		if len(page) == 0 {
 			return
 		}
-		for _, e := range page {
-			if !yield(e) {
+		for _, m := range page {
+			if e := s.look(m, text); e != nil && !yield(e) {
 				return
 			}
 		}
-		after = page[len(page)-1].ID
+		after = page[len(page)-1].entry.id
 	}
 }
 
-// page returns up to n envelopes whose IDs come after one.
-func (s *LogStore) page(after string, n int) []*Envelope {
+// A pageEntry is a message as it was when its page was made.
+type pageEntry struct {
+	entry *entry
+	env   place
+	cache *Envelope
+}
+
+// page returns up to n messages whose IDs come after one.
+func (s *LogStore) page(after string, n int) (page []pageEntry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, found := slices.BinarySearchFunc(s.order, after, compareEntry)
 	if found {
 		i++
 	}
-	var page []*Envelope
 	for ; i < len(s.order) && len(page) < n; i++ {
-		m := s.order[i]
-		if s.messages[m.id] != m {
-			continue
-		}
-		if e, err := s.envelope(m); err == nil {
-			page = append(page, e)
+		if m := s.order[i]; s.messages[m.id] == m {
+			page = append(page, pageEntry{m, m.env, m.cache})
 		}
 	}
 	return page
+}
+
+// look reads the envelope of a listed message, nil if text is not in it or it is over.
+func (s *LogStore) look(m pageEntry, text string) *Envelope {
+	if m.cache != nil {
+		return m.cache.copy()
+	}
+	head, err := readPlace(m.env, false)
+	if err != nil { // it was just on its way to another segment, or is over
+		return s.Get(m.entry.id)
+	}
+	if !bytes.Contains(head, []byte(text)) {
+		return nil
+	}
+	e := new(Envelope)
+	if json.Unmarshal(head, e) != nil {
+		return nil
+	}
+	return e
 }
 
 // Claim implements Store.

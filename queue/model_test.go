@@ -26,7 +26,7 @@ type model struct {
 // due now, and when the first work will be that is not due now and would have a slot.
 func (m *model) due() (due map[string]time.Time, indexes map[string][]int, next time.Time) {
 	due, indexes = map[string]time.Time{}, map[string][]int{}
-	m.s.List(func(e *Envelope) bool {
+	m.s.Search("", func(e *Envelope) bool {
 		for i, r := range e.Recipients {
 			if r.State != Waiting || m.taken[e.ID][i] {
 				continue

@@ -33,8 +33,9 @@ type Store interface {
 	Get(id string) *Envelope
 	// Body opens the message's bytes, which the caller closes; ErrNotFound if there are none.
 	Body(id string) (io.ReadCloser, error)
-	// List calls yield for a copy of each envelope, oldest first, until it returns false.
-	List(yield func(*Envelope) bool)
+	// Search calls yield for a copy of each envelope that contains text as it is stored, in JSON,
+	// oldest first, until it returns false. "" is in all of them.
+	Search(text string, yield func(*Envelope) bool)
 	// DueAfter returns the IDs of messages with a recipient that waits and is due after t.
 	DueAfter(t time.Time) []string
 	// Claim takes up to limit pieces of work that are due at now, the longest due first. It asks

@@ -30,7 +30,7 @@ import (
 	"relayd/users"
 )
 
-// Options are what both halves of the relay need. All are required.
+// Options are what both halves of the relay need. All are required but Accepted.
 type Options struct {
 	Config   *config.Config
 	Domains  func() *domains.Set
@@ -38,6 +38,7 @@ type Options struct {
 	Verifier *users.Verifier
 	Now      func() time.Time
 	Log      *slog.Logger
+	Accepted func(took time.Duration) // told of each message, from its last octet to the answer; may be nil
 }
 
 // An Inbound takes mail in. It is the Relay of smtpd, and safe for concurrent use.
@@ -222,6 +223,7 @@ func (opt *Options) reverse(sender, to address.Address) (destination, error) {
 
 // Accept takes responsibility for a message, or says why not.
 func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message) (*reply.Reply, error) {
+	began := in.Now()
 	if m.Header.Count("Received") > message.MaxReceived {
 		return nil, reply.New(554, "5.4.6", "The message has been through more than %d servers: it is in a loop", message.MaxReceived)
 	}
@@ -245,6 +247,9 @@ func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message
 		return nil, storeReply(err)
 	}
 	in.Log.Info("accepted", append(tx.LogAttrs(), "size", m.OriginalSize(), "message_id", m.Header.Get("Message-ID"), "copies", len(e.Recipients))...)
+	if in.Accepted != nil {
+		in.Accepted(max(0, in.Now().Sub(began)))
+	}
 	return reply.New(250, "2.0.0", "Ok: queued as %s", e.ID), nil
 }
 

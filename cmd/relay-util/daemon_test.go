@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +25,10 @@ import (
 type fakeDaemon struct {
 	envelopes []*queue.Envelope
 	problems  problem.List
+	health    control.Health
+	groups    []queue.GroupStatus
+	report    queue.Report
+	damaged   string // the ID of a message that cannot be read
 	done      []string
 }
 
@@ -33,11 +37,16 @@ func (f *fakeDaemon) Status() control.Status {
 		Version: "1.2", Hostname: "mx.example.com", Started: time.Now().Add(-150 * time.Minute),
 		Listeners:   []control.Listener{{Service: "smtp", Address: ":25"}, {Service: "submission", Address: ":587"}},
 		Connections: 3,
-		Queue:       control.QueueStatus{Messages: len(f.envelopes), Held: 1, Oldest: time.Now().Add(-150 * time.Minute)},
-		Domains:     []control.DomainStatus{{Name: "example.org", Users: 1, Aliases: 2}},
-		Certs:       []control.Certificate{{Names: []string{"mx.example.com"}, Expires: time.Now().Add(100 * time.Hour), SelfSigned: true}},
-		Problems:    f.problems,
-		Warnings:    problem.List{problem.At("x", 0, "look here")},
+		Queue: control.QueueStatus{
+			Messages: len(f.envelopes), Held: 1, Oldest: time.Now().Add(-150 * time.Minute), Bytes: 2048,
+			Attempts: control.Attempts{Delivered: 4, Deferred: 3, Failed: 2, Running: 1},
+			Log:      control.LogStatus{Segments: 2, Syncs: 4, Commits: 9, SyncSeconds: 0.01},
+		},
+		Health:   f.health,
+		Domains:  []control.DomainStatus{{Name: "example.org", Users: 1, Aliases: 2}},
+		Certs:    []control.Certificate{{Names: []string{"mx.example.com"}, Expires: time.Now().Add(100 * time.Hour), SelfSigned: true}},
+		Problems: f.problems,
+		Warnings: problem.List{problem.At("x", 0, "look here")},
 	}
 }
 
@@ -46,7 +55,7 @@ func (f *fakeDaemon) Reload() problem.List {
 	return f.problems
 }
 
-func (f *fakeDaemon) List(yield func(*queue.Envelope) bool) {
+func (f *fakeDaemon) Search(_ string, yield func(*queue.Envelope) bool) {
 	for _, e := range f.envelopes {
 		if !yield(e) {
 			return
@@ -63,8 +72,21 @@ func (f *fakeDaemon) Get(id string) (*queue.Envelope, error) {
 	return nil, queue.ErrNotFound
 }
 
-func (f *fakeDaemon) Body(string) (io.ReadCloser, error) {
-	return io.NopCloser(strings.NewReader("Subject: \x1b[31mred\r\nFrom: a@example.org\r\n\r\nbody\r\n")), nil
+// aMessage is what each of twoMessages looks like.
+const aMessage = "Subject: \x1b[31mred\r\nFrom: a@example.org\r\n\r\nbody\r\n"
+
+func (f *fakeDaemon) Body(id string) (io.ReadCloser, error) {
+	if id == f.damaged {
+		return nil, errors.New("its sum is wrong")
+	}
+	return io.NopCloser(strings.NewReader(aMessage)), nil
+}
+
+func (f *fakeDaemon) Groups() []queue.GroupStatus { return f.groups }
+
+func (f *fakeDaemon) CheckQueue(_ context.Context, progress func(done, total int64)) (*queue.Report, error) {
+	progress(f.report.Bytes, f.report.Bytes)
+	return &f.report, nil
 }
 
 func (f *fakeDaemon) change(verb, id string) error {
@@ -146,7 +168,7 @@ func mustParse(s string) address.Address {
 // twoMessages are one that waits and one that is held.
 func twoMessages(now time.Time) []*queue.Envelope {
 	return []*queue.Envelope{{
-		ID: "AAAAAAAA", Received: now.Add(-150 * time.Minute), Sender: mustParse("me@example.org"), User: mustParse("me@example.org"), Size: 2048,
+		ID: "AAAAAAAA", Received: now.Add(-150 * time.Minute), Sender: mustParse("me@example.org"), User: mustParse("me@example.org"), Size: int64(len(aMessage)),
 		Recipients: []queue.Recipient{{
 			Address: mustParse("you@gmail.com"), Alias: mustParse("shop@example.org"),
 			Status: queue.Status{
@@ -155,7 +177,7 @@ func twoMessages(now time.Time) []*queue.Envelope {
 			},
 		}},
 	}, {
-		ID: "BBBBBBBB", Received: now.Add(-30 * time.Second),
+		ID: "BBBBBBBB", Received: now.Add(-30 * time.Second), Size: int64(len(aMessage)),
 		Recipients: []queue.Recipient{
 			{Address: mustParse("a@x.example"), Status: queue.Status{State: queue.Held}},
 			{Address: mustParse("b@x.example"), Status: queue.Status{State: queue.Delivered}},
@@ -166,124 +188,9 @@ func twoMessages(now time.Time) []*queue.Envelope {
 	}}
 }
 
-func TestQueueList(t *testing.T) {
-	s := newSite(t)
-	if out, _ := s.run(0, "queue-list"); out != "nothing waits\n" {
-		t.Errorf("an empty queue is %q", out)
-	}
-	if out, _ := s.run(0, "queue-list --json"); out != "[]\n" {
-		t.Errorf("an empty queue is %q", out)
-	}
-	s.envelopes = twoMessages(time.Now())
-	out, _ := s.run(0, "queue-list")
-	var words [][]string
-	for line := range strings.Lines(out) {
-		words = append(words, strings.Fields(line))
-	}
-	want := [][]string{
-		strings.Fields("ID SIZE RECEIVED STATE NEXT SENDER RECIPIENTS"),
-		strings.Fields("AAAAAAAA 2.0KB 2h ago waiting in 4m me@example.org you@gmail.com"),
-		strings.Fields("BBBBBBBB 0B 30s ago held - <> a@x.example, c@x.example, d@x.example, and 1 more"),
-	}
-	if !reflect.DeepEqual(words[:2], want[:2]) || !slices.Equal(words[2][4:], want[2][4:]) {
-		t.Errorf("the table is\n%s", out)
-	}
-	out, _ = s.run(0, "queue-list --domain GMAIL.com. --json")
-	var list []map[string]any
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 {
-		t.Fatalf("%v in %s", err, out)
-	}
-	for _, key := range []string{"id", "sender", "size", "received", "state", "next", "recipients"} {
-		if list[0][key] == nil {
-			t.Errorf("no %s in %s", key, out)
-		}
-	}
-	if _, err := time.Parse(time.RFC3339, fmt.Sprint(list[0]["next"])); err != nil {
-		t.Error(err)
-	}
-	r := list[0]["recipients"].([]any)[0].(map[string]any)
-	if r["address"] != "you@gmail.com" || r["state"] != "waiting" || r["attempts"] != 2.0 || !strings.HasPrefix(r["last_reply"].(string), "421") {
-		t.Errorf("the recipient is %v", r)
-	}
-	if out, _ = s.run(0, "queue-list --json"); json.Unmarshal([]byte(out), &list) != nil || len(list) != 2 {
-		t.Errorf("the list is %s", out)
-	}
-}
-
-func TestLongQueueIsTabulatedInPages(t *testing.T) {
-	s := newSite(t)
-	for range 2*pageRows + 1 {
-		s.envelopes = append(s.envelopes, twoMessages(time.Now())[0])
-	}
-	out, _ := s.run(0, "queue-list")
-	if lines, heads := strings.Count(out, "\n"), strings.Count(out, "ID "); lines != 2*pageRows+1+3 || heads != 3 {
-		t.Errorf("%d lines with %d heads", lines, heads)
-	}
-}
-
-func TestQueueShow(t *testing.T) {
-	s := newSite(t)
-	s.envelopes = twoMessages(time.Now())
-	out, _ := s.run(0, "queue-show AAAAAAAA")
-	for _, want := range []string{
-		"id:        AAAAAAAA\n", "sender:    me@example.org\n", "user:      me@example.org\n", "received:  2h ago\n", "state:     waiting\n",
-		"\nyou@gmail.com\n  for shop@example.org\n  waiting after 2 attempts, next in 4m\n  last reply of mx.google.com, 1h ago: 421 4.7.28 slow\ufffd[31m down\n",
-		"\nSubject: \ufffd[31mred\nFrom: a@example.org\n",
-	} {
-		if !strings.Contains(out, want) {
-			t.Errorf("no %q in\n%s", want, out)
-		}
-	}
-	if strings.Contains(out, "body") {
-		t.Errorf("more than the header in\n%s", out)
-	}
-	out, _ = s.run(0, "--json queue-show AAAAAAAA")
-	var d control.Detail
-	if err := json.Unmarshal([]byte(out), &d); err != nil || d.ID != "AAAAAAAA" || !strings.Contains(d.Header, "\x1b[31mred\r\n") {
-		t.Errorf("%v in %s", err, out)
-	}
-	if out, errs := s.run(1, "queue-show CCCCCCCC"); out != "" || errs != "relay-util: no such message in the queue\n" {
-		t.Errorf("an unknown ID: %q, %q", out, errs)
-	}
-}
-
-func TestQueueChanges(t *testing.T) {
-	tests := []struct {
-		line, out string
-		code      int
-		done      string
-	}{
-		{"queue-retry AAAAAAAA", "AAAAAAAA will be tried now\n", 0, "retry AAAAAAAA"},
-		{"queue-hold BBBBBBBB AAAAAAAA", "BBBBBBBB held\nAAAAAAAA held\n", 0, "hold BBBBBBBB,hold AAAAAAAA"},
-		{"queue-release --domain x.example", "BBBBBBBB released\n", 0, "release BBBBBBBB"},
-		{"queue-retry --domain Example.ORG", "AAAAAAAA will be tried now\n", 0, "retry AAAAAAAA"},
-		{"queue-hold --all", "AAAAAAAA held\nBBBBBBBB held\n", 0, "hold AAAAAAAA,hold BBBBBBBB"},
-		{"queue-remove BBBBBBBB", "BBBBBBBB removed\n", 0, "remove BBBBBBBB"},
-		{"queue-remove --all --yes", "AAAAAAAA removed\nBBBBBBBB removed\n", 0, "remove AAAAAAAA,remove BBBBBBBB"},
-		{"queue-remove --domain gmail.com --yes", "AAAAAAAA removed\n", 0, "remove AAAAAAAA"},
-		{"queue-remove --all", "", 2, ""},
-		{"queue-remove --domain gmail.com", "", 2, ""},
-		{"queue-retry", "", 2, ""},
-		{"queue-remove --yes", "", 2, ""},
-		{"queue-retry --domain nowhere.example", "no message is so\n", 0, ""},
-		{"queue-retry --domain a..b", "", 2, ""},
-		{"queue-retry CCCCCCCC", "", 1, ""},
-		{"queue-hold AAAAAAAA --json", "{\n  \"ids\": [\n    \"AAAAAAAA\"\n  ]\n}\n", 0, "hold AAAAAAAA"},
-		{"queue-hold --domain nowhere.example --json", "{\n  \"ids\": []\n}\n", 0, ""},
-	}
-	s := newSite(t)
-	s.envelopes = twoMessages(time.Now())
-	for _, tt := range tests {
-		s.done = nil
-		out, _ := s.run(tt.code, tt.line)
-		if done := strings.Join(s.done, ","); out != tt.out || done != tt.done {
-			t.Errorf("%s: %q, did %s", tt.line, out, done)
-		}
-	}
-}
-
 func TestStatusAndReload(t *testing.T) {
 	s := newSite(t)
+	s.envelopes = twoMessages(time.Now())
 	if out, _ := s.run(0, "reload"); out != "all files are in force\n" {
 		t.Errorf("reload: %q", out)
 	}
@@ -300,7 +207,9 @@ func TestStatusAndReload(t *testing.T) {
 	out, _ := s.run(0, "status")
 	for _, want := range []string{
 		"relayd       1.2 on mx.example.com, started 2h ago\n", "listens on   smtp :25, submission :587\n", "connections  3\n",
-		"queue        0 messages, 1 held, the oldest received 2h ago\n", "certificate  mx.example.com, expires in 4d, self-signed\n",
+		"queue        2 messages of 2.0KB, 1 held, the oldest received 2h ago\n",
+		"attempts     1 under way; since the start 4 delivered, 3 deferred, 2 failed\n",
+		"queue log    2 segments; since the start 9 changes in 4 syncs of 2.5 ms\n", "certificate  mx.example.com, expires in 4d, self-signed\n",
 		"example.org  1      2        0          unsigned\n", "\nproblems (see `relayd -check`):\n/x/users:3: wrong\n", "warnings:\nx: look here\n",
 	} {
 		if !strings.Contains(out, want) {
@@ -310,6 +219,28 @@ func TestStatusAndReload(t *testing.T) {
 	out, _ = s.run(0, "--json status")
 	var status control.Status
 	if err := json.Unmarshal([]byte(out), &status); err != nil || status.Connections != 3 {
+		t.Errorf("%v in %s", err, out)
+	}
+}
+
+func TestStatusOfASickQueue(t *testing.T) {
+	s := newSite(t)
+	if out, _ := s.run(0, "status"); !strings.HasPrefix(out, "relayd") {
+		t.Errorf("when all is well:\n%s", out)
+	}
+	s.health = control.Health{Failure: "a sync failed: input/output error"}
+	out, _ := s.run(1, "status")
+	if !strings.HasPrefix(out, "NO MAIL IS TAKEN") || !strings.Contains(out, "  a sync failed: input/output error\n") || !strings.Contains(out, "systemctl restart relayd") {
+		t.Errorf("after a failed sync:\n%s", out)
+	}
+	s.health = control.Health{Damaged: []string{"/q/damaged/1.log", "/q/damaged/2.log"}}
+	out, _ = s.run(1, "status")
+	if !strings.HasPrefix(out, "THE QUEUE WAS DAMAGED") || !strings.Contains(out, "  /q/damaged/1.log\n  /q/damaged/2.log\n  Find out what is hit: relay-util queue-check\n\nrelayd ") {
+		t.Errorf("after damage:\n%s", out)
+	}
+	out, _ = s.run(1, "status --json")
+	var status control.Status
+	if err := json.Unmarshal([]byte(out), &status); err != nil || !slices.Equal(status.Health.Damaged, s.health.Damaged) {
 		t.Errorf("%v in %s", err, out)
 	}
 }

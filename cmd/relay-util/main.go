@@ -35,7 +35,8 @@ type streams struct {
 // A tool is one run of relay-util.
 type tool struct {
 	in         io.Reader
-	out        *bufio.Writer
+	out        *bufio.Writer // in front of stdout
+	stdout     io.Writer
 	err        io.Writer
 	now        func() time.Time
 	configFile string
@@ -44,7 +45,7 @@ type tool struct {
 
 // run does what the arguments say and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	t := &tool{in: s.in, out: bufio.NewWriter(s.out), err: s.err, now: time.Now}
+	t := &tool{in: s.in, out: bufio.NewWriter(s.out), stdout: s.out, err: s.err, now: time.Now}
 	root := t.command()
 	root.SetArgs(args)
 	root.SetIn(s.in)

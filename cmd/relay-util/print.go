@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -10,7 +11,9 @@ import (
 )
 
 // table aligns columns that are separated by tabs; it is to be flushed.
-func (t *tool) table() *tabwriter.Writer { return tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0) }
+func (t *tool) table() *tabwriter.Writer { return tableOn(t.out) }
+
+func tableOn(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 // when says how far a time is from now: "in 4m", "2h ago".
 func (t *tool) when(at time.Time) string {
@@ -44,8 +47,10 @@ func size(n int64) string {
 		return fmt.Sprintf("%dB", n)
 	case n < 1<<20:
 		return fmt.Sprintf("%.1fKB", float64(n)/(1<<10))
+	case n < 1<<30:
+		return fmt.Sprintf("%.1fMB", float64(n)/(1<<20))
 	}
-	return fmt.Sprintf("%.1fMB", float64(n)/(1<<20))
+	return fmt.Sprintf("%.1fGB", float64(n)/(1<<30))
 }
 
 // count writes a number with its noun.

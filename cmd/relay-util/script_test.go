@@ -15,18 +15,28 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"relay-util": main})
 }
 
-// The scripts run with the daemon stopped: its state_dir does not exist.
+// The scripts run with the daemon stopped: its state_dir does not exist. Those about the queue
+// start one of their own.
 func TestScripts(t *testing.T) {
+	work, err := os.MkdirTemp("", "ts") // short enough for a socket, which that of t.TempDir need not be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(work) })
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:         "testdata/script",
+		WorkdirRoot: work,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
 			"mode":     mode,
 			"contains": contains,
+			"daemon":   daemon,
+			"spoil":    spoil,
 		},
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each of 200 runs takes a second under -race
+			env.Values[runningKey{}] = new(func())
 			return nil
 		},
 	})

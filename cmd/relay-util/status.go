@@ -15,24 +15,45 @@ func (t *tool) daemonVerbs() []*cobra.Command { return []*cobra.Command{t.status
 
 func (t *tool) status() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "status",
-		Short:   "Show what the daemon does, and which files are not in force as they stand.",
+		Use:   "status",
+		Short: "Show what the daemon does, and which files are not in force as they stand.",
+		Long: "Show what the daemon does, and which files are not in force as they stand.\n" +
+			"Exits with 1 if the queue is not well: what is to be done then stands at the top, in red on a terminal.",
 		Example: "relay-util status",
 	}
-	return t.verb(c, cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		client, err := t.daemon()
-		if err != nil {
-			return err
-		}
+	return t.ask(c, cobra.NoArgs, func(ctx context.Context, client *control.Client, _ []string) error {
 		s, err := client.Status(ctx)
 		if err != nil {
 			return err
 		}
 		if t.json {
-			return t.printJSON(s)
+			err = t.printJSON(s)
+		} else {
+			t.printHealth(s.Health)
+			err = t.printStatus(s)
 		}
-		return t.printStatus(s)
+		if err == nil && !s.Health.OK() {
+			err = errNo
+		}
+		return err
 	})
+}
+
+// printHealth says what is wrong with the queue and what to do.
+func (t *tool) printHealth(h control.Health) {
+	if h.Failure != "" {
+		t.say("%s", t.red("NO MAIL IS TAKEN: writing the queue to disk has failed."))
+		t.say("  %s", oneLine(h.Failure))
+		t.say("  What is in the queue goes on being delivered. Look at the disk (dmesg, df), mend it, then restart\n" +
+			"  relayd: systemctl restart relayd\n")
+	}
+	if len(h.Damaged) > 0 {
+		t.say("%s", t.red("THE QUEUE WAS DAMAGED. All that is whole in it is served; these files were set aside:"))
+		for _, file := range h.Damaged {
+			t.say("  %s", plain(file))
+		}
+		t.say("  Find out what is hit: relay-util queue-check\n")
+	}
 }
 
 func (t *tool) printStatus(s control.Status) error {
@@ -45,6 +66,8 @@ func (t *tool) printStatus(s control.Status) error {
 	fmt.Fprintf(tw, "listens on\t%s\n", strings.Join(listeners, ", "))
 	fmt.Fprintf(tw, "connections\t%d\n", s.Connections)
 	fmt.Fprintf(tw, "queue\t%s\n", t.queueLine(s.Queue))
+	fmt.Fprintf(tw, "attempts\t%s\n", attemptsLine(s.Queue.Attempts))
+	fmt.Fprintf(tw, "queue log\t%s\n", logLine(s.Queue.Log))
 	for _, cert := range s.Certs {
 		fmt.Fprintf(tw, "certificate\t%s\n", t.certLine(cert))
 	}
@@ -64,11 +87,26 @@ func (t *tool) printStatus(s control.Status) error {
 
 func (t *tool) queueLine(q control.QueueStatus) string {
 	line := count(q.Messages, "message")
+	if q.Messages > 0 {
+		line += " of " + size(q.Bytes)
+	}
 	if q.Held > 0 {
 		line += fmt.Sprintf(", %d held", q.Held)
 	}
 	if !q.Oldest.IsZero() {
 		line += ", the oldest received " + t.when(q.Oldest)
+	}
+	return line
+}
+
+func attemptsLine(a control.Attempts) string {
+	return fmt.Sprintf("%d under way; since the start %d delivered, %d deferred, %d failed", a.Running, a.Delivered, a.Deferred, a.Failed)
+}
+
+func logLine(l control.LogStatus) string {
+	line := count(l.Segments, "segment")
+	if l.Syncs > 0 {
+		line += fmt.Sprintf("; since the start %d changes in %d syncs of %.1f ms", l.Commits, l.Syncs, l.SyncSeconds*1000/float64(l.Syncs))
 	}
 	return line
 }
@@ -101,11 +139,7 @@ func (t *tool) reload() *cobra.Command {
 		Short:   "Have the daemon read its files now, and print what is wrong with them.",
 		Example: "relay-util reload",
 	}
-	return t.verb(c, cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		client, err := t.daemon()
-		if err != nil {
-			return err
-		}
+	return t.ask(c, cobra.NoArgs, func(ctx context.Context, client *control.Client, _ []string) error {
 		problems, err := client.Reload(ctx)
 		if err != nil {
 			return err

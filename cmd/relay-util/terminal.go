@@ -104,14 +104,21 @@ func (t *tool) secret(prompt string) (string, error) {
 	}
 }
 
-// confirm asks a question that only "yes" answers with yes.
-func (t *tool) confirm(question string) error {
-	f, ok := t.terminal()
-	if !ok {
+// canAsk reports why a question cannot be asked.
+func (t *tool) canAsk() error {
+	if _, ok := t.terminal(); !ok {
 		return fmt.Errorf("%w whether this is meant; say so with --yes", errNoTerminal)
 	}
+	return nil
+}
+
+// confirm asks a question that only "yes" answers with yes.
+func (t *tool) confirm(question string) error {
+	if err := t.canAsk(); err != nil {
+		return err
+	}
 	fmt.Fprintf(t.err, "%s Type yes to go on: ", question)
-	line, err := bufio.NewReader(f).ReadString('\n')
+	line, err := bufio.NewReader(t.in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -124,5 +131,20 @@ func (t *tool) confirm(question string) error {
 // terminal is standard input if somebody sits there.
 func (t *tool) terminal() (*os.File, bool) {
 	f, ok := t.in.(*os.File)
-	return f, ok && term.IsTerminal(int(f.Fd()))
+	return f, ok && isTerminal(f)
+}
+
+// isTerminal reports whether somebody sees what is written to w, or types what is read from it.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// red makes lines red on standard output where that is a terminal which shows colours to somebody
+// who wants them (no-color.org).
+func (t *tool) red(lines string) string {
+	if !isTerminal(t.stdout) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return lines
+	}
+	return "\x1b[1;31m" + lines + "\x1b[0m"
 }

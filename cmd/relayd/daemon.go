@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"relayd/delivery"
 	"relayd/dns"
 	"relayd/domains"
+	"relayd/metrics"
 	"relayd/problem"
 	"relayd/queue"
 	"relayd/relay"
@@ -41,8 +43,10 @@ type daemon struct {
 	store     *queue.LogStore
 	queue     *queue.Queue
 	client    *delivery.Client
+	metrics   *metrics.Metrics
 	listeners []listener
 	servers   []*smtpd.Server
+	web       *http.Server // of metrics
 	control   *control.Server
 
 	ctx     context.Context // ends when the daemon is to stop
@@ -97,6 +101,7 @@ func (d *daemon) build() error {
 	opt := relay.Options{
 		Config: conf, Domains: d.domains.Current, SRS: rewriter, Now: time.Now, Log: log,
 		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}),
+		Accepted: func(took time.Duration) { d.metrics.Accepted(took) },
 	}
 	d.client = delivery.New(delivery.Options{
 		Hostname: conf.Hostname, Port: conf.Outbound.Port, Family: conf.Outbound.IP, Times: delivery.DefaultTimes(), Log: log,
@@ -116,6 +121,7 @@ func (d *daemon) build() error {
 		Workers: 1000, PerGroup: 20, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
 	}, store, outbound)
 	d.servers = newServers(conf, log, d.certs, store.TemporaryDir(), relay.NewInbound(opt, d.queue))
+	d.metrics, d.web = d.newMetrics()
 	return nil
 }
 
@@ -160,7 +166,7 @@ func (d *daemon) run(controlSocket net.Listener) {
 	d.serving.Go(func() { d.queue.Run(d.ctx) })
 	d.serving.Go(func() { d.failed("control socket", d.control.Serve(controlSocket)) })
 	for _, l := range d.listeners {
-		d.serving.Go(func() { d.failed(l.service.name, d.servers[l.service.index].Serve(l)) })
+		d.serving.Go(func() { d.failed(l.service.name, d.serve(l)) })
 		d.log.Info("listening", "service", l.service.name, "address", l.Addr().String())
 	}
 	go d.reloadOnHangup()
@@ -204,6 +210,7 @@ func (d *daemon) end() {
 	}
 	sessions.Wait()
 	d.control.Close()
+	d.web.Close()
 	d.serving.Wait()
 	d.client.Close()
 	if err := d.store.Close(); err != nil {

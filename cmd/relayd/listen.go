@@ -27,6 +27,9 @@ var services = []service{
 	{index: 2, name: "submissions", submission: true, implicitTLS: true},
 }
 
+// metricsService is the port that is not spoken SMTP on.
+var metricsService = service{index: -1, name: "metrics"}
+
 type listener struct {
 	net.Listener
 	service service
@@ -39,7 +42,8 @@ func listenAll(conf config.Listen) ([]listener, error) {
 		return nil, fmt.Errorf("taking sockets from systemd: %w", err)
 	}
 	var all []listener
-	for i, addresses := range [][]string{conf.SMTP, conf.Submission, conf.Submissions} {
+	kinds := append(services[:len(services):len(services)], metricsService)
+	for i, addresses := range [][]string{conf.SMTP, conf.Submission, conf.Submissions, conf.Metrics} {
 		for _, addr := range addresses {
 			opened, err := listen(addr, inherited)
 			if err != nil {
@@ -47,7 +51,7 @@ func listenAll(conf config.Listen) ([]listener, error) {
 				return nil, err
 			}
 			for _, l := range opened {
-				all = append(all, listener{l, services[i]})
+				all = append(all, listener{l, kinds[i]})
 			}
 		}
 	}

@@ -130,8 +130,11 @@ func TestADaemonGoesDownWhenItIsAsked(t *testing.T) {
 	if _, err := start(ctx, conf, log); err == nil || !strings.Contains(err.Error(), "another relayd is running") {
 		t.Errorf("a second daemon on the same state: %v", err)
 	}
-	if s := d.Status(); len(s.Listeners) != 1 || s.Listeners[0].Address != d.Address("smtp") {
+	if s := d.Status(); len(s.Listeners) != 1 || s.Listeners[0].Address != d.Address("smtp") || !s.Health.OK() {
 		t.Errorf("status %+v", s)
+	}
+	if r, err := d.CheckQueue(ctx, nil); err != nil || len(r.Damage) > 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 	stop()
 	if err := d.Wait(); err != nil {

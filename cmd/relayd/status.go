@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"relayd/control"
 	"relayd/problem"
 	"relayd/queue"
@@ -21,9 +23,7 @@ func (d *daemon) Status() control.Status {
 	for _, l := range d.listeners {
 		s.Listeners = append(s.Listeners, control.Listener{Service: l.service.name, Address: l.Addr().String()})
 	}
-	for _, srv := range d.servers {
-		s.Connections += srv.Connections()
-	}
+	s.Connections = d.connections()
 	for _, dom := range d.domains.Current().All() {
 		ds := control.DomainStatus{Name: dom.Name, Keys: len(dom.Keys), Broken: dom.Broken != nil}
 		if dom.Broken == nil {
@@ -34,18 +34,24 @@ func (d *daemon) Status() control.Status {
 	for _, c := range d.certs.List() {
 		s.Certs = append(s.Certs, control.Certificate{Names: c.Names, Expires: c.NotAfter, File: c.File, SelfSigned: c.SelfSigned})
 	}
-	d.queue.List(func(e *queue.Envelope) bool {
-		if s.Queue.Messages == 0 {
-			s.Queue.Oldest = e.Received
-		}
-		s.Queue.Messages++
-		for _, r := range e.Recipients {
-			if r.State == queue.Held {
-				s.Queue.Held++
-				break
-			}
-		}
-		return true
-	})
+	s.Queue, s.Health = d.queueStatus()
 	return s
+}
+
+// queueStatus is quick however long the queue is.
+func (d *daemon) queueStatus() (control.QueueStatus, control.Health) {
+	st, health := d.store.Stats(), d.store.Health()
+	h := control.Health{Damaged: health.Damaged}
+	if health.Failure != nil {
+		h.Failure = health.Failure.Error()
+	}
+	return control.QueueStatus{
+		Messages: st.Messages, Held: st.Held, Bytes: st.Bytes, Oldest: st.Oldest, Attempts: control.Attempts(d.queue.Counts()),
+		Log: control.LogStatus{Segments: st.Segments, Syncs: st.Syncs, Commits: st.Commits, SyncSeconds: st.SyncTime.Seconds()},
+	}, h
+}
+
+// CheckQueue verifies all that is in the queue.
+func (d *daemon) CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error) {
+	return d.store.Check(ctx, progress)
 }
