@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 )
 
 // Bounds on what Read takes in.
@@ -49,6 +50,7 @@ type Message struct {
 	EightBit bool   // a byte above 127 stands somewhere in it
 	prefix   []string
 	spool    spool
+	shares   atomic.Int32 // how often Close is to be called before it closes
 }
 
 // Read takes a message of at most limit bytes from r. Past MemoryLimit it is kept in a file in
@@ -162,8 +164,17 @@ func (m *Message) Reader() io.Reader {
 // Original reads the message as it came, from the start.
 func (m *Message) Original() io.Reader { return m.spool.reader() }
 
+// Share makes one more owner of the message: it is kept until each has called Close.
+func (m *Message) Share() { m.shares.Add(1) }
+
 // Close removes the file behind a large message. The message and its readers are of no use after it.
-func (m *Message) Close() error { return m.spool.close() }
+// Owners who share the message may call it at the same time.
+func (m *Message) Close() error {
+	if m.shares.Add(-1) >= 0 {
+		return nil
+	}
+	return m.spool.close()
+}
 
 func isASCII(b []byte) bool {
 	for _, c := range b {

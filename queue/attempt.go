@@ -18,13 +18,19 @@ func (q *Queue) attempt(ctx context.Context, w *Work) {
 	if try == nil {
 		return
 	}
+	q.settle(try, q.try(ctx, try))
+}
+
+// try makes an attempt whose slot is taken, and learns from it. It returns one outcome for each of
+// w.Indexes.
+func (q *Queue) try(ctx context.Context, w *Work) []Outcome {
 	q.counters.running.Add(1)
 	defer q.counters.running.Add(-1)
 	x, began := experience{round: q.slots.round(w.Group)}, q.now()
-	x.outcomes = q.tryDeliver(ctx, try)
+	x.outcomes = q.tryDeliver(ctx, w)
 	x.took = max(0, q.now().Sub(began))
 	q.slots.heed(w.Group, x)
-	q.settle(try, x.outcomes)
+	return x.outcomes
 }
 
 // begin records an attempt before it is made: a message that brings the process down must not
@@ -65,13 +71,17 @@ func (q *Queue) begin(w *Work) *Work {
 
 // tryDeliver returns one outcome for each of w.Indexes, whatever the deliverer does.
 func (q *Queue) tryDeliver(ctx context.Context, w *Work) (outcomes []Outcome) {
-	defer func() {
-		for len(outcomes) < len(w.Indexes) {
-			outcomes = append(outcomes, Outcome{State: Waiting, Reply: reply.Internal(nil)})
-		}
-	}()
+	defer func() { outcomes = complete(w, outcomes) }()
 	defer q.contain(w.Envelope.ID)
 	return q.deliver.Deliver(ctx, w)
+}
+
+// complete adds what is missing of the outcomes: those recipients are tried again.
+func complete(w *Work, outcomes []Outcome) []Outcome {
+	for len(outcomes) < len(w.Indexes) {
+		outcomes = append(outcomes, Outcome{State: Waiting, Reply: reply.Internal(nil)})
+	}
+	return outcomes
 }
 
 // A settlement is what follows from an attempt.
@@ -209,6 +219,9 @@ func (q *Queue) tell(s *settlement) {
 
 func (q *Queue) logOutcome(e *Envelope, r *Recipient, o Outcome) {
 	attrs := []any{"id", e.ID, "to", "<" + r.Address.String() + ">", "host", o.Host, "reply", r.LastReply, "attempts", r.Attempts}
+	if o.TLS != "" {
+		attrs = append(attrs, "tls", o.TLS)
+	}
 	if !r.Alias.IsNull() {
 		attrs = append(attrs, "alias", r.Alias.String())
 	}

@@ -99,6 +99,20 @@ func (s *slots) take(name string) bool {
 	return true
 }
 
+// takeAll takes a slot in each of these groups, or in none, and reports which. None is taken where
+// there are no groups.
+func (s *slots) takeAll(names []string) bool {
+	for n, name := range names {
+		if !s.take(name) {
+			for _, taken := range names[:n] {
+				s.release(taken)
+			}
+			return false
+		}
+	}
+	return len(names) > 0
+}
+
 // group returns the group of that name, a new one where none is remembered.
 func (s *slots) group(name string) *group {
 	g := s.groups[name]

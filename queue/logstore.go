@@ -80,7 +80,7 @@ func (s *LogStore) largePath(id string) string { return filepath.Join(s.opt.Dir,
 func (s *LogStore) TemporaryDir() string { return filepath.Join(s.opt.Dir, "tmp") }
 
 // Add implements Store.
-func (s *LogStore) Add(e *Envelope, body io.Reader) error {
+func (s *LogStore) Add(e *Envelope, body io.Reader, underWay ...*Work) error {
 	if err := e.check(); err != nil {
 		return err
 	}
@@ -129,7 +129,13 @@ func (s *LogStore) Add(e *Envelope, body io.Reader) error {
 	s.setHeld(m, hasHeld(e))
 	s.insert(m)
 	s.remember(m, e.copy())
-	s.index.fill(m, e, time.Time{})
+	s.index.note(m, e, time.Time{})
+	for _, w := range underWay {
+		for _, i := range w.Indexes {
+			m.slots[i].taken = true
+		}
+	}
+	s.index.schedule(m)
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"relayd/reply"
@@ -32,6 +33,7 @@ type Outcome struct {
 	// Reply is the remote server's answer, or ours if it never came to one.
 	Reply *reply.Reply
 	Host  string // who gave it
+	TLS   string // how the connection was protected, for the log; "" when there was none
 	// Into replaces the recipient, when its address turned out to be an alias; State is ignored.
 	// Those in it without a state become Waiting, and are due at once. They are known to the
 	// sender by the Alias of the recipient that they replace, where that has one.
@@ -83,6 +85,10 @@ type Queue struct {
 	locks    idLocks // held from reading an envelope to recording what follows from it
 	slots    slots
 	counters counters
+	waiting  atomic.Int64       // offers that are waited for
+	crew     crew               // makes all attempts
+	attempts context.Context    // ends when attempts are to be cut off
+	cut      context.CancelFunc // ends it
 }
 
 // New makes a queue; Run starts it.
@@ -91,6 +97,8 @@ func New(opt Options, store Store, deliver Deliverer) *Queue {
 		opt.Now = time.Now
 	}
 	q := &Queue{opt: opt, store: store, deliver: deliver, wake: make(chan struct{}, 1), locks: newIDLocks()}
+	q.crew.on = map[*Work]bool{}
+	q.attempts, q.cut = context.WithCancel(context.Background())
 	q.slots.init(opt.Workers, opt.PerGroup, q.now)
 	return q
 }
@@ -102,6 +110,16 @@ func (q *Queue) now() time.Time { return q.opt.Now().Round(0) }
 // Add takes responsibility for a message: after nil it will be delivered or its failure told.
 // Recipients without a state become Waiting. An error is the disk's, and nothing was taken.
 func (q *Queue) Add(e *Envelope, body io.Reader) error {
+	q.prepare(e)
+	if err := q.store.Add(e, body); err != nil {
+		return err
+	}
+	q.poke()
+	return nil
+}
+
+// prepare makes due now what is new.
+func (q *Queue) prepare(e *Envelope) {
 	e.Received = e.Received.Round(0)
 	due := e.Received
 	if now := q.now(); due.After(now) {
@@ -112,11 +130,6 @@ func (q *Queue) Add(e *Envelope, body io.Reader) error {
 			r.State, r.Next = Waiting, due
 		}
 	}
-	if err := q.store.Add(e, body); err != nil {
-		return err
-	}
-	q.poke()
-	return nil
 }
 
 // poke makes the scheduler look again.

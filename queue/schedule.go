@@ -12,27 +12,25 @@ import (
 // Run makes attempts until ctx ends. Those under way then have Grace to come to their end, for
 // one that is cut off after the message was sent may deliver it twice. Who does not heed that he
 // was cut off is left behind a few seconds later, and a line in the log names the message: after a
-// restart it is tried again.
+// restart it is tried again. Run is called once.
 func (q *Queue) Run(ctx context.Context) {
-	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	crew := crew{on: map[*Work]bool{}}
+	defer q.cut()
 	for last := (time.Time{}); ; {
 		now := q.now()
 		if last.IsZero() || now.Before(last.Add(-clockNoise)) {
-			crew.all.Go(func() { q.mendTimes(ctx, now) }) // beside the work: a long queue takes a while to read
+			q.crew.all.Go(func() { q.mendTimes(ctx, now) }) // beside the work: a long queue takes a while to read
 		}
 		last = now
 		work, next := q.store.Claim(now, q.slots.look(), q.slots.take)
 		for _, w := range work {
-			crew.work(w, func() {
+			q.crew.work(w, func() {
 				// The last of these is first: when the scheduler looks again, the slot must be
 				// free and the work given back, for nothing else would make it look once more.
 				defer q.poke()
 				defer q.store.Done(w)
 				defer q.slots.release(w.Group)
 				if q.belongs(ctx, w) {
-					q.attempt(attempts, w)
+					q.attempt(q.attempts, w)
 				}
 			})
 		}
@@ -40,11 +38,12 @@ func (q *Queue) Run(ctx context.Context) {
 			break
 		}
 	}
-	if !crew.wait(q.opt.Grace) {
-		cut()
-		crew.wait(cutGrace)
+	q.crew.close()
+	if !q.crew.wait(q.opt.Grace) {
+		q.cut()
+		q.crew.wait(cutGrace)
 	}
-	for _, w := range crew.left() {
+	for _, w := range q.crew.left() {
 		q.opt.Log.Error("an attempt does not end: it is left behind", "id", w.Envelope.ID, "group", w.Group)
 	}
 }
@@ -55,34 +54,41 @@ const cutGrace = 5 * time.Second
 // belongs reports whether an attempt is to be made: w is in the group where it should be, as far
 // as that can be found out, and there is time to begin. Otherwise the work is given back as if
 // nothing had been, and comes up in its right group.
-func (q *Queue) belongs(ctx context.Context, w *Work) (yes bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			q.logPanic(w.Envelope.ID, p)
-			yes = true // so that it counts: it must not come up again at once, for ever
-		}
-	}()
+func (q *Queue) belongs(ctx context.Context, w *Work) bool {
 	for _, i := range w.Indexes {
 		r := &w.Envelope.Recipients[i]
-		q.deliver.Learn(ctx, r)
-		if q.deliver.Group(r) != w.Group {
+		// A panic counts as an attempt: the work must not come up again at once, for ever.
+		if name, ok := q.learn(ctx, w.Envelope.ID, r); ok && name != w.Group {
 			return false
 		}
 	}
 	return ctx.Err() == nil
 }
 
-// A crew is who works for one Run, and on what.
-type crew struct {
-	all sync.WaitGroup
-	mu  sync.Mutex
-	on  map[*Work]bool
+// learn returns the group of a recipient, as far as it can be found out. It returns false after a
+// panic.
+func (q *Queue) learn(ctx context.Context, id string, r *Recipient) (group string, ok bool) {
+	defer q.contain(id)
+	q.deliver.Learn(ctx, r)
+	return q.deliver.Group(r), true
 }
 
-// work does f, which works on w, in a goroutine.
-func (c *crew) work(w *Work, f func()) {
+// A crew is who makes attempts, and on what.
+type crew struct {
+	all    sync.WaitGroup
+	mu     sync.Mutex // guards the rest
+	on     map[*Work]bool
+	closed bool
+}
+
+// work does f, which works on w, in a goroutine. It returns false, and does nothing, once the crew
+// is closed.
+func (c *crew) work(w *Work, f func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
 	c.on[w] = true
 	c.all.Go(func() {
 		defer func() {
@@ -92,6 +98,14 @@ func (c *crew) work(w *Work, f func()) {
 		}()
 		f()
 	})
+	return true
+}
+
+// close has the crew begin nothing more.
+func (c *crew) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }
 
 // wait waits until all have finished, or not much longer than d, and reports which.

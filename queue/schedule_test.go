@@ -165,10 +165,15 @@ func TestRunEndsWithinGrace(t *testing.T) {
 		if e := r.store.Get(idB); r.store.Get(idA) != nil || e.Recipients[0].LastReply == "" {
 			t.Errorf("the outcome of what was cut off: %s", text(e))
 		}
-		r.run()
-		r.add(newEnvelope(t, idC, "a@quick.test"))
+	})
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, func(context.Context, *Work) []Outcome {
+			time.Sleep(3 * time.Second)
+			return []Outcome{taken}
+		})
+		r.start(newEnvelope(t, idC, "a@quick.test"))
 		synctest.Wait()
-		begun = time.Now()
+		begun := time.Now()
 		r.stop()
 		if took := time.Since(begun); took != 3*time.Second {
 			t.Errorf("with nothing slow under way it took %v", took)

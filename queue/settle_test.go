@@ -258,11 +258,11 @@ type failingStore struct {
 	full *atomic.Bool
 }
 
-func (s failingStore) Add(e *Envelope, body io.Reader) error {
+func (s failingStore) Add(e *Envelope, body io.Reader, underWay ...*Work) error {
 	if s.full.Load() && e.Sender.IsNull() {
 		return errors.New("no room")
 	}
-	return s.Store.Add(e, body)
+	return s.Store.Add(e, body, underWay...)
 }
 
 func TestGivenUpThatCannotBeTold(t *testing.T) {

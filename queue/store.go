@@ -19,8 +19,9 @@ type Work struct {
 // concurrent use.
 type Store interface {
 	// Add keeps the message; after nil it survives a power cut. e.Size is set from body. After
-	// an error nothing is kept.
-	Add(e *Envelope, body io.Reader) error
+	// an error nothing is kept. The works on it that are under way are taken until Done, as if
+	// Claim had given them.
+	Add(e *Envelope, body io.Reader, underWay ...*Work) error
 	// Update changes recipients of a message, those past its last being added without a gap.
 	// With sync it survives a power cut; without, a crash of the process. A message that is
 	// done is removed. It returns ErrNotFound where there is no such message. After an error of

@@ -221,8 +221,9 @@ func (opt *Options) reverse(sender, to address.Address) (destination, error) {
 	return destination{back: back}, nil
 }
 
-// Accept takes responsibility for a message, or says why not.
-func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message) (*reply.Reply, error) {
+// Accept takes responsibility for a message, or says why not. Mail of strangers is tried at once, for
+// as long as answer_within says, so that they hear from the destination itself.
+func (in *Inbound) Accept(ctx context.Context, tx *Transaction, m *message.Message) (*reply.Reply, error) {
 	began := in.Now()
 	if m.Header.Count("Received") > message.MaxReceived {
 		return nil, reply.New(554, "5.4.6", "The message has been through more than %d servers: it is in a loop", message.MaxReceived)
@@ -243,14 +244,42 @@ func (in *Inbound) Accept(_ context.Context, tx *Transaction, m *message.Message
 	if err != nil {
 		return nil, err
 	}
-	if err := in.queue.Add(e, m.Reader()); err != nil {
-		return nil, storeReply(err)
+	how, err := in.take(ctx, tx, e, m)
+	if err != nil {
+		return nil, err
 	}
-	in.Log.Info("accepted", append(tx.LogAttrs(), "size", m.OriginalSize(), "message_id", m.Header.Get("Message-ID"), "copies", len(e.Recipients))...)
+	in.Log.Info("accepted", append(tx.LogAttrs(), "size", m.OriginalSize(), "message_id", m.Header.Get("Message-ID"), "copies", len(e.Recipients), "how", how)...)
 	if in.Accepted != nil {
 		in.Accepted(max(0, in.Now().Sub(began)))
 	}
-	return reply.New(250, "2.0.0", "Ok: queued as %s", e.ID), nil
+	return reply.New(250, "2.0.0", "Ok: %s as %s", how, e.ID), nil
+}
+
+// take forwards the message or puts it into the queue, and says which.
+func (in *Inbound) take(ctx context.Context, tx *Transaction, e *queue.Envelope, m *message.Message) (how string, err error) {
+	within := time.Duration(in.Config.Forward.AnswerWithin)
+	if tx.Client.Submission || within == 0 {
+		if err := in.queue.Add(e, m.Reader()); err != nil {
+			return "", storeReply(err)
+		}
+		return "queued", nil
+	}
+	m.Share()
+	e.Size = m.Size()
+	answer, err := in.queue.Forward(ctx, queue.Offer{
+		Envelope: e,
+		Open:     func() (io.ReadCloser, error) { return io.NopCloser(m.Reader()), nil },
+		Done:     func() { m.Close() },
+	}, within)
+	switch {
+	case err != nil:
+		return "", storeReply(err)
+	case answer.Refused != nil:
+		return "", answer.Refused
+	case answer.Forwarded:
+		return "forwarded", nil
+	}
+	return "queued", nil
 }
 
 // storeReply tells a full disk, which passes, from one that is broken.

@@ -91,7 +91,7 @@ func fill(dir string, n int) error {
 // deferred is a message that was tried once.
 func deferred(i int64) *queue.Envelope {
 	now := time.Now()
-	return &queue.Envelope{
+	e := &queue.Envelope{
 		ID: queue.NewID(now), Received: now, Sender: address.Address{Local: "app", Domain: "example.test"}, Authentic: true,
 		Recipients: []queue.Recipient{{
 			Address:    address.Address{Local: "someone", Domain: fmt.Sprintf("d%d.dead.test", i%1000)},
@@ -99,6 +99,10 @@ func deferred(i int64) *queue.Envelope {
 			Status:     queue.Status{State: queue.Waiting, Attempts: 1, Next: now.Add(time.Hour), LastTry: now, LastReply: "451 4.4.1 mx.dead.test cannot be reached"},
 		}},
 	}
+	if i%2 == 0 { // nobody may fill more than half of the queue
+		e.User = e.Sender
+	}
+	return e
 }
 
 // measure starts relayd and says what it sees.
