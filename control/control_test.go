@@ -149,7 +149,7 @@ func threeMessages() []*queue.Envelope {
 			recipient("c@two.example", queue.Status{State: queue.Waiting, Attempts: 2, Next: noon.Add(time.Minute)}),
 		}},
 		{ID: "BBBBBBBB", Received: noon.Add(time.Nanosecond), Recipients: []queue.Recipient{
-			recipient("postmaster@x.example", queue.Status{State: queue.Held, Next: noon}),
+			recipient("postmaster@x.example", queue.Status{State: queue.Held}),
 		}},
 		{ID: "CCCCCCCC", Received: noon, Sender: at("s@x.example"), Recipients: []queue.Recipient{forwarded}},
 	}

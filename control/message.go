@@ -78,7 +78,10 @@ func newMessage(e *queue.Envelope) Message {
 		v := Recipient{Address: r.Address.String(), Alias: r.Alias.String(), State: string(r.State), Attempts: r.Attempts,
 			LastReply: r.LastReply, LastHost: r.LastHost, LastTry: r.LastTry}
 		if r.State == queue.Waiting {
-			v.Next, m.State = r.Next, string(queue.Waiting)
+			m.State = string(queue.Waiting)
+		}
+		if r.Scheduled() {
+			v.Next = r.Next
 			if m.Next.IsZero() || r.Next.Before(m.Next) {
 				m.Next = r.Next
 			}

@@ -48,7 +48,7 @@ func (q *Queue) begin(w *Work) *Work {
 	now, chance := q.now(), rand.Float64()
 	for _, i := range w.Indexes {
 		r := &e.Recipients[i]
-		if r.State != Waiting {
+		if !r.Scheduled() {
 			continue
 		}
 		q.count(e, r, now, chance)
@@ -132,9 +132,9 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 	r := &s.e.Recipients[i]
 	r.Trying = false
-	asked := r.State != Waiting || !r.Next.Equal(was.Next) // the admin, for something else
+	asked := r.State != was.State || !r.Next.Equal(was.Next) // the admin, for something else
 	if !asked {
-		r.Asked = false
+		r.State, r.Asked = Waiting, false
 		r.Next = s.now.Add(was.Next.Sub(was.LastTry)) // the wait begins when the attempt has ended
 	}
 	if len(o.Into) > 0 {
@@ -161,8 +161,8 @@ func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 		s.again[i] = *r
 		r.State = Failed
 	case asked:
-	case o.State == Held:
-		r.State = Held
+	case o.State == Held && !q.expired(r):
+		r.State, r.Next = Held, s.now.Add(lastRetry)
 	case q.expired(r):
 		s.again[i] = *r
 		r.State = Failed
@@ -180,13 +180,16 @@ const maxExpansions = 10
 func (s *settlement) expand(i int, into []Recipient) {
 	old := s.e.Recipients[i]
 	for n, r := range into {
+		r.Next = s.now
 		switch {
-		case old.State == Held:
-			r.State = Held
+		case !old.Scheduled(): // the admin holds it, since the attempt began
+			r.State, r.Next = Held, time.Time{}
 		case r.State == "":
 			r.State = Waiting
+		case r.State == Held:
+			r.Next = s.now.Add(lastRetry)
 		}
-		r.Next, r.Tried, r.Delayed, r.Expanded = s.now, old.Tried, old.Delayed, old.Expanded+1
+		r.Tried, r.Delayed, r.Expanded = old.Tried, old.Delayed, old.Expanded+1
 		if !old.Alias.IsNull() {
 			r.Alias = old.Alias
 		}

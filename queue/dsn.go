@@ -96,6 +96,9 @@ func (q *Queue) addDSN(e *Envelope, about []*Recipient, action string) error {
 		q.opt.Log.Info("nobody is told: the message is a list's, a report, or was sent by a program", "id", e.ID, "from", "<"+e.Sender.String()+">", "action", action)
 		return nil
 	}
+	if e.RequireTLS { // few could be told under REQUIRETLS, so they are without what was to be kept
+		d.original = nil // RFC 8689 section 5 on redacted messages
+	}
 	text := d.format()
 	signature, err := q.opt.Sign(d.domain, bytes.NewReader(text))
 	if err != nil {
@@ -103,7 +106,6 @@ func (q *Queue) addDSN(e *Envelope, about []*Recipient, action string) error {
 	}
 	note := &Envelope{
 		ID: d.id, Received: now, UTF8: !e.Sender.ASCII(), EightBit: !isASCII(text),
-		RequireTLS: e.RequireTLS, // it gives back what was to be kept under TLS (RFC 8689 section 4.3)
 		Recipients: []Recipient{{Address: e.Sender, Notify: []string{"NEVER"}}},
 	}
 	if err := q.Add(note, io.MultiReader(strings.NewReader(signature), bytes.NewReader(text))); err != nil {

@@ -36,6 +36,7 @@ type Recipient struct {
 	Mailbox    bool            `json:"mailbox,omitempty"`  // Address is a user's here, with its suffix: it goes to the mailbox server
 	ReturnPath address.Address `json:"return_path"`        // reverse-path under which this copy leaves
 	Fields     string          `json:"fields,omitempty"`   // header fields in front of this copy alone
+	Rewrite    bool            `json:"rewrite,omitempty"`  // it passed DMARC by SPF alone: where that makes the destination refuse it, From may be made ours
 	Alias      address.Address `json:"alias,omitzero"`     // the hosted address that was written to, if Address came from it
 	Original   string          `json:"orcpt,omitempty"`    // DSN ORCPT, decoded
 	Notify     []string        `json:"notify,omitempty"`   // DSN NOTIFY
@@ -48,7 +49,7 @@ type Status struct {
 	State     State         `json:"state"`
 	Attempts  int           `json:"attempts,omitempty"`
 	Tried     time.Duration `json:"tried,omitempty"` // how long attempts have gone on; see Options.Lifetime
-	Next      time.Time     `json:"next,omitzero"`   // when Waiting: not tried before
+	Next      time.Time     `json:"next,omitzero"`   // not tried before; zero when held until somebody releases it
 	LastTry   time.Time     `json:"last_try,omitzero"`
 	LastHost  string        `json:"last_host,omitempty"`
 	LastReply string        `json:"last_reply,omitempty"`
@@ -61,7 +62,8 @@ type Status struct {
 // State is the word that queue-list shows.
 type State string
 
-// A recipient is Waiting until it is one of the others. A Held one is tried when it is released.
+// A recipient is Waiting until it is one of the others. A Held one needs somebody to do something:
+// one that the admin holds is tried when it is released, any other every 4 hours as well.
 const (
 	Waiting   State = "waiting"
 	Held      State = "held"
@@ -70,6 +72,9 @@ const (
 )
 
 func (s State) known() bool { return s == Waiting || s == Held || s == Delivered || s == Failed }
+
+// Scheduled reports whether the recipient is to be tried, now or at Next.
+func (s Status) Scheduled() bool { return s.State == Waiting || s.State == Held && !s.Next.IsZero() }
 
 // done reports whether nothing is left to be done for the recipient.
 func (s Status) done() bool { return s.State == Delivered || s.State == Failed }

@@ -76,7 +76,7 @@ func (x *index) note(m *entry, e *Envelope, notBefore time.Time) {
 		}
 		x.assign(sl, x.name(r))
 		sl.next = nanoseconds(next)
-		sl.wait(r.State == Waiting)
+		sl.wait(r.Scheduled())
 	}
 }
 

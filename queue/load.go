@@ -232,5 +232,5 @@ func (e *Envelope) resume(now time.Time) {
 }
 
 func isOverdue(e *Envelope, now time.Time) bool {
-	return slices.ContainsFunc(e.Recipients, func(r Recipient) bool { return r.State == Waiting && r.Next.Before(now) })
+	return slices.ContainsFunc(e.Recipients, func(r Recipient) bool { return r.Scheduled() && r.Next.Before(now) })
 }

@@ -28,7 +28,7 @@ func (m *model) due() (due map[string]time.Time, indexes map[string][]int, next 
 	due, indexes = map[string]time.Time{}, map[string][]int{}
 	m.s.Search("", func(e *Envelope) bool {
 		for i, r := range e.Recipients {
-			if r.State != Waiting || m.taken[e.ID][i] {
+			if !r.Scheduled() || m.taken[e.ID][i] {
 				continue
 			}
 			key := e.ID + " " + byDomain(&r)

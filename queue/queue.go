@@ -126,8 +126,11 @@ func (q *Queue) prepare(e *Envelope) {
 		due = now
 	}
 	for i := range e.Recipients {
-		if r := &e.Recipients[i]; r.State == "" {
+		switch r := &e.Recipients[i]; r.State {
+		case "":
 			r.State, r.Next = Waiting, due
+		case Held:
+			r.Next = due.Add(lastRetry)
 		}
 	}
 }
@@ -169,13 +172,14 @@ func (q *Queue) Remove(id string) error {
 }
 
 // Retry makes everything of a message that waits due now, and has the deliverer really try: a
-// server that did not answer of late is no reason to wait. Held recipients stay held, and if there
-// are no others it returns ErrHeld. One that is being tried is tried again after that.
+// server that did not answer of late is no reason to wait. What the admin holds stays held, and if
+// there is nothing else it returns ErrHeld. One that is being tried is tried again after that.
 func (q *Queue) Retry(id string) error {
 	now := q.now()
 	return q.change(id, ErrHeld, func(s *Status) bool {
+		scheduled := s.Scheduled()
 		s.Next, s.Asked = now, true
-		return s.State == Waiting
+		return scheduled
 	})
 }
 
@@ -183,9 +187,9 @@ func (q *Queue) Retry(id string) error {
 // if it delivers or fails for good that stands.
 func (q *Queue) Hold(id string) error {
 	return q.change(id, nil, func(s *Status) bool {
-		was := s.State
-		s.State = Held
-		return was == Waiting
+		scheduled := s.Scheduled()
+		s.State, s.Next = Held, time.Time{}
+		return scheduled
 	})
 }
 

@@ -35,7 +35,11 @@ func (q *Queue) count(e *Envelope, r *Recipient, now time.Time, chance float64) 
 	if r.Attempts > 0 {
 		// Neither the clock's jumps nor the time when nobody tried count: no wait can be taken
 		// for longer than it was meant to be.
-		r.Tried += min(max(0, now.Sub(r.LastTry)), longest(spacing(r.Attempts)))
+		meant := spacing(r.Attempts)
+		if r.State == Held {
+			meant = lastRetry
+		}
+		r.Tried += min(max(0, now.Sub(r.LastTry)), longest(meant))
 	}
 	r.Attempts++
 	r.LastTry, r.Trying = now, true

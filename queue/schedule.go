@@ -161,7 +161,7 @@ func (q *Queue) wait(ctx context.Context, next time.Time) bool {
 func (q *Queue) mendTimes(ctx context.Context, now time.Time) {
 	implausible := now.Add(longest(lastRetry) + clockNoise)
 	mend := func(s *Status) bool {
-		late := s.State == Waiting && s.Next.After(implausible)
+		late := s.Scheduled() && s.Next.After(implausible)
 		if late {
 			s.Next = now
 		}

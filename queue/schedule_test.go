@@ -25,6 +25,10 @@ func TestIdleQueueDoesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, func(_ context.Context, w *Work) []Outcome { return all(w, onHold) })
 		r.start(newEnvelope(t, idA, "a@one.test"))
+		synctest.Wait()
+		if err := r.Hold(idA); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(day)
 		if n := r.claims.Load(); n > 5 {
 			t.Errorf("%d claims in a day without work", n)

@@ -288,3 +288,38 @@ func TestGivenUpThatCannotBeTold(t *testing.T) {
 		r.stop()
 	})
 }
+
+// TestHeldIsTriedEveryFourHours: what needs somebody to mend something goes on by itself when that is
+// done, and its sender is told when nobody does anything.
+func TestHeldIsTriedEveryFourHours(t *testing.T) {
+	for name, mended := range map[string]bool{"mended": true, "never mended": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var tries []time.Time
+				r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+					tries = append(tries, time.Now())
+					if mended && len(tries) > 3 {
+						return all(w, taken)
+					}
+					return all(w, onHold)
+				})
+				r.start(newEnvelope(t, idA, "a@one.test"))
+				time.Sleep(hour)
+				synctest.Wait()
+				if e := r.store.Get(idA); e.Recipients[0].State != Held || !e.Recipients[0].Next.Equal(tries[0].Add(4*hour)) {
+					t.Fatalf("after an hour: %s", text(e))
+				}
+				r.until("it is over", r.empty)
+				r.stop()
+				for n := range tries[1:] {
+					if gap := tries[n+1].Sub(tries[n]); gap != 4*hour {
+						t.Errorf("gap %d is %v", n, gap)
+					}
+				}
+				if want := map[bool]int{true: 4, false: 31}[mended]; len(tries) != want || r.count("failed") != map[bool]int{true: 0, false: 1}[mended] {
+					t.Errorf("%d attempts, want %d; DSNs: %q", len(tries), want, r.dsns)
+				}
+			})
+		})
+	}
+}

@@ -62,7 +62,7 @@ func daemon(ts *testscript.TestScript, _ bool, args []string) {
 		if e.Received.IsZero() {
 			e.Received = time.Now()
 		}
-		ts.Check(q.Add(&e, strings.NewReader(body)))
+		ts.Check(store.Add(&e, strings.NewReader(body)))
 	}
 	l, err := control.Listen(ts.MkAbs("state/control.sock"))
 	ts.Check(err)
