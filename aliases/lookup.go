@@ -33,6 +33,7 @@ const (
 type match struct {
 	rule    *Rule
 	mailbox address.Address
+	suffix  string // what stands behind the name of the mailbox in the address, as in "+tag"
 	how     How
 }
 
@@ -49,7 +50,7 @@ func lookup(h Hosted, t *Table, a address.Address) (match, bool) {
 		}
 	}
 	if m, ok := mailboxOf(h, t, a); ok {
-		return match{mailbox: m, how: Mailbox}, true
+		return m, true
 	}
 	if t.catchAll != nil {
 		return match{rule: t.catchAll, how: CatchAll}, true
@@ -58,26 +59,31 @@ func lookup(h Hosted, t *Table, a address.Address) (match, bool) {
 }
 
 // mailboxOf finds the user with a mailbox whom a names, with or without suffix and dots.
-func mailboxOf(h Hosted, t *Table, a address.Address) (address.Address, bool) {
-	name := strings.ToLower(a.Local)
-	short := t.withoutSuffix(name)
-	forms := [...]string{name, short, t.withoutDrops(short)}
+func mailboxOf(h Hosted, t *Table, a address.Address) (match, bool) {
+	short := t.withoutSuffix(a.Local)
+	suffix := a.Local[len(short):]
+	short = strings.ToLower(short)
+	forms := [...]string{strings.ToLower(a.Local), short, t.withoutDrops(short)}
 	for i, form := range forms {
 		if form == "" || i > 0 && form == forms[i-1] {
 			continue
 		}
-		m := address.Address{Local: form, Domain: a.Domain}
-		if h.HasMailbox(m) {
+		m := match{mailbox: address.Address{Local: form, Domain: a.Domain}, how: Mailbox}
+		if i > 0 {
+			m.suffix = suffix
+		}
+		if h.HasMailbox(m.mailbox) {
 			return m, true
 		}
 	}
-	return address.Address{}, false
+	return match{}, false
 }
 
 // A hop is where one target of a rule leads: to another rule, or to the end of the way.
 type hop struct {
 	address address.Address // with the kept local part filled in; zero for a pipe
 	rule    *Rule           // nil at the end of the way
+	suffix  string          // as in match
 	how     How             // how address was found; "" for a target that is not looked up
 }
 
@@ -103,11 +109,11 @@ func follow(h Hosted, rule *Rule, target Target, local string) (hop, bool) {
 	if m.rule == rule {
 		// "me: me, other@x.org": the rule's own address means the mailbox behind it.
 		if own, ok := mailboxOf(h, t, a); ok {
-			return hop{address: own, how: Mailbox}, true
+			return hop{address: own.mailbox, suffix: own.suffix, how: Mailbox}, true
 		}
 	}
 	if m.rule == nil {
 		a = m.mailbox
 	}
-	return hop{address: a, rule: m.rule, how: m.how}, true
+	return hop{address: a, rule: m.rule, suffix: m.suffix, how: m.how}, true
 }

@@ -35,7 +35,8 @@ type Resolution struct {
 // been filled in.
 type Final struct {
 	Target
-	Mailbox bool // deliver into the local mailbox of Address
+	Mailbox bool   // deliver into the local mailbox of Address
+	Suffix  string // with Mailbox: what stood behind the name in the address that led here first, as in "+tag"
 }
 
 // A Step is one address of a hosted domain on the way.
@@ -61,7 +62,7 @@ func Resolve(h Hosted, a address.Address) (Resolution, error) {
 	w := walk{h: h, open: make(map[node]bool), finals: make(map[string]bool)}
 	var err error
 	if m.rule == nil {
-		err = w.end(hop{address: m.mailbox, how: m.how}, Target{})
+		err = w.end(hop{address: m.mailbox, suffix: m.suffix, how: m.how}, Target{})
 	} else {
 		err = w.visit(hop{address: a, rule: m.rule, how: m.how}, 1)
 	}
@@ -130,7 +131,7 @@ func (w *walk) visit(at hop, depth int) error {
 
 // end records a final target.
 func (w *walk) end(at hop, target Target) error {
-	f := Final{Target: target, Mailbox: at.how == Mailbox}
+	f := Final{Target: target, Mailbox: at.how == Mailbox, Suffix: at.suffix}
 	f.Address, f.KeepLocal = at.address, false
 	if f.Mailbox {
 		w.res.Steps = append(w.res.Steps, Step{Address: at.address, Via: at.how})

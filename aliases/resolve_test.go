@@ -224,3 +224,16 @@ b: |cat -n, |cat`, opt)}}
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// A mailbox server files mail by what stands behind the user's name, so it is kept.
+func TestSuffixOfAMailbox(t *testing.T) {
+	w := newWorld(t, map[string]string{"a.test": "shop: ann+Shop\nboth: ann+1, ann+2\nkept: kept+me, x@b.test\n"}, "ann@a.test", "bob+x@a.test", "kept@a.test")
+	for to, want := range map[string]string{
+		"ann": "", "Ann+Tag": "+Tag", "a.nn+x+y": "+x+y", "shop": "+Shop", "shop+z": "+Shop", "both": "+1", "bob+x": "", "kept+1": "+me",
+	} {
+		res, err := Resolve(w, address.Address{Local: to, Domain: "a.test"})
+		if err != nil || !res.Targets[0].Mailbox || res.Targets[0].Suffix != want {
+			t.Errorf("%s: %+v %v", to, res.Targets, err)
+		}
+	}
+}

@@ -81,6 +81,7 @@ type TLS struct {
 // DNS says whom to ask.
 type DNS struct {
 	Servers []string // "ip:port" or "[ip]:port"; empty: the system's
+	Trusted Trust    // about DNSSEC
 }
 
 // Outbound says how mail leaves.
@@ -92,6 +93,10 @@ type Outbound struct {
 	// To and From are smarthosts by the domain of the recipient and by that of the reverse-path
 	// under which the message leaves. To comes before From, and both before Smarthost.
 	To, From map[string]Way
+	// TLS is how much of it a mail exchanger must have: TLSNone, TLSMay, TLSEncrypt or TLSVerify by the
+	// domain of recipients, by ".domain" for all below it, by host or registrable domain of hosts, or
+	// by "*" for the rest.
+	TLS map[string]string
 }
 
 // Queue has the times and the bounds of mail that waits. No submitter may fill more than half of
@@ -162,7 +167,7 @@ func Default() *Config {
 			CatchallAddresses: 1000,
 		},
 		DNS:      DNS{Servers: []string{}},
-		Outbound: Outbound{Port: 25, IP: IPAuto, To: map[string]Way{}, From: map[string]Way{}},
+		Outbound: Outbound{Port: 25, IP: IPAuto, To: map[string]Way{}, From: map[string]Way{}, TLS: map[string]string{}},
 		Queue: Queue{
 			Lifetime:     Duration(5 * 24 * time.Hour), // RFC 5321 section 4.5.4.1: at least 4 to 5 days
 			DelayWarning: Duration(4 * time.Hour),

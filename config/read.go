@@ -181,6 +181,8 @@ func assign(dest, value any, bad complaints) bool {
 		return assignTable(p, value, bad)
 	case *map[string][]string:
 		return assignTable(p, value, bad)
+	case *Trust:
+		return assignTrust(p, value, bad)
 	case *map[string]Way:
 		return assignWays(p, value, bad)
 	case encoding.TextUnmarshaler:

@@ -31,6 +31,7 @@ func (c *Config) settings() []setting {
 		{"tls.allow_self_signed", &c.TLS.AllowSelfSigned, nil},
 
 		{"dns.servers", &c.DNS.Servers, dnsServers(&c.DNS.Servers)},
+		{"dns.trusted", &c.DNS.Trusted, nil},
 
 		{"outbound.port", &c.Outbound.Port, between(&c.Outbound.Port, 1, 65_535)},
 		{"outbound.ip", &c.Outbound.IP, oneOf(&c.Outbound.IP, IPAuto, IPv4, IPv6)},
@@ -38,6 +39,7 @@ func (c *Config) settings() []setting {
 		{"outbound.password_file", &c.Outbound.PasswordFile, nil},
 		{"outbound.to", &c.Outbound.To, ways(&c.Outbound.To)},
 		{"outbound.from", &c.Outbound.From, ways(&c.Outbound.From)},
+		{"outbound.tls", &c.Outbound.TLS, tlsDemands(&c.Outbound.TLS)},
 
 		{"queue.lifetime", &c.Queue.Lifetime, between(&c.Queue.Lifetime, Duration(time.Second), 30*24*hour)},
 		{"queue.delay_warning", &c.Queue.DelayWarning, between(&c.Queue.DelayWarning, 0, 30*24*hour)},

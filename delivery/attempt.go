@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"relayd/mtasts"
 	"relayd/reply"
 )
 
@@ -19,8 +20,15 @@ const longestAttempt = 10 * time.Minute
 // An attempt is a message on its way: what was decided, and for whom.
 type attempt struct {
 	message  *Message
-	results  []Result // by recipient; without a Reply it is not decided yet
-	strained bool     // an address was lost to strain
+	results  []Result             // by recipient; without a Reply it is not decided yet
+	strained bool                 // an address was lost to strain
+	policy   func() mtasts.Policy // of the domain
+	batch    int                  // how many recipients a transaction may name, as a server has shown; 0: none has
+	begun    int                  // transactions
+}
+
+func (c *Client) newAttempt(ctx context.Context, route Route, m *Message) *attempt {
+	return &attempt{message: m, results: make([]Result, len(m.Recipients)), policy: c.policyOf(ctx, route)}
 }
 
 // undecided are the places of the recipients who have no reply.
@@ -44,7 +52,7 @@ func (a *attempt) settle(places []int, r Result) {
 // Deliver makes one attempt along route and returns one result for each recipient, in order.
 // It returns within seconds after ctx ends, with temporary results for what was not finished.
 func (c *Client) Deliver(ctx context.Context, route Route, m *Message) []Result {
-	a := &attempt{message: m, results: make([]Result, len(m.Recipients))}
+	a := c.newAttempt(ctx, route, m)
 	rest := c.try(ctx, route, a)
 	rest.Strained = a.strained
 	undecided := a.undecided()
@@ -74,9 +82,10 @@ func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
 			return why
 		}
 		for _, f := range hosts {
+			route = c.protect(ctx, route, &f, a)
 			if f.err != nil {
 				tried++
-				if why.Host == "" {
+				if why.Host == "" || why.Reply.Permanent() {
 					why = Result{Reply: reply.From(f.err), Host: f.host.name}
 				}
 			}
@@ -87,6 +96,9 @@ func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
 				err := c.tryAddress(ctx, route, t, a)
 				if err == nil {
 					return why // everybody has a result
+				}
+				if a.message.RequireTLS {
+					err = withRequireTLS(err)
 				}
 				a.strained = a.strained || isStrain(err)
 				c.opt.Log.Debug("next address", "host", t.String(), "error", err.Error())
@@ -101,9 +113,13 @@ func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
 }
 
 // tellMore chooses between the reasons of two addresses: that the last one cannot be reached says
-// less than what went wrong with a better one.
+// less than what went wrong with a better one. A permanent reason is one only if all addresses have
+// one, for another may still do better some day.
 func tellMore(before, last Result) Result {
-	if before.Host != "" && errors.Is(last.Reply, errUnreachable) {
+	switch {
+	case before.Host == "" || before.Reply.Permanent():
+		return last
+	case errors.Is(last.Reply, errUnreachable), last.Reply.Permanent():
 		return before
 	}
 	return last
@@ -112,7 +128,12 @@ func tellMore(before, last Result) Result {
 // tryAddress delivers over a kept connection or a new one. After an error the next address may do
 // better for those who are still undecided; without one, nobody is.
 func (c *Client) tryAddress(ctx context.Context, route Route, t target, a *attempt) (err error) {
-	if s := c.pool.get(newPoolKey(route, t)); s != nil {
+	undecided := a.undecided()
+	if len(undecided) == 0 {
+		return nil
+	}
+	next := a.message.Recipients[undecided[0]].Address.Domain
+	if s := c.pool.get(newPoolKey(route, t), next); s != nil {
 		// A kept connection that was closed meanwhile is nobody's fault and proves nothing; nor
 		// does one that hangs, for what stands between may have forgotten it. One that works does.
 		if silence, err := c.transact(ctx, s, a); err != nil {

@@ -1,6 +1,6 @@
-// Package delivery is the SMTP client (RFC 5321): it finds where mail goes, keeps connections
-// open for more of it, and always knows what the other side said. One attempt tries the mail
-// exchangers in order and every address of each before it gives up. What a server answers to
+// Package delivery is the SMTP and LMTP client (RFC 5321, RFC 2033): it finds where mail goes, keeps
+// connections open for more of it, and always knows what the other side said. One attempt tries the
+// mail exchangers in order and every address of each before it gives up. What a server answers to
 // MAIL, RCPT or the message itself ends the attempt for that recipient; a 421 there, for all who
 // have no answer yet. What goes wrong before is the next address's chance, and so is whoever has
 // no answer when a connection is lost, until the final dot is sent: after it, trying again at once
@@ -8,8 +8,10 @@
 // minutes; see firstPause.
 //
 // Bytes leave as they came: the only change is dot-stuffing (RFC 5321 section 4.5.2). TLS is
-// opportunistic for mail exchangers and required, with a certificate that verifies, wherever a
-// password is sent. A password never stands in a reply, an error or the log.
+// required, with a certificate that verifies, wherever a password is sent. At mail exchangers it is
+// what the administrator demands, or else DANE (RFC 7672), or else MTA-STS (RFC 8461), and
+// opportunistic (RFC 7435) where they demand nothing; a host that has had TLS for long and has none
+// any more is waited for, see tlsPatience. A password never stands in a reply, an error or the log.
 package delivery
 
 import (
@@ -38,6 +40,12 @@ type Message struct {
 	UTF8       bool   // needs SMTPUTF8 (RFC 6531), as it also does when an address is not ASCII
 	Return     string // DSN RET, ENVID: passed on where DSN is offered
 	EnvelopeID string
+	// RequireTLS is REQUIRETLS (RFC 8689): it goes over TLS with a certificate that verifies, to a
+	// server that promises the same, or fails. A mailbox server is where it ends, and exempt.
+	RequireTLS bool
+	// TLSOptional is "TLS-Required: No" (RFC 8689 section 5): what the recipients' domain demands by
+	// MTA-STS or DANE does not keep the message back. It is not set with RequireTLS.
+	TLSOptional bool
 	// Insist tries addresses and lookups too that are left alone because they failed of late.
 	Insist bool
 }
@@ -61,6 +69,7 @@ type Recipient struct {
 type Result struct {
 	Reply *reply.Reply // the server's, or ours when it never came to one; 2xx means delivered
 	Host  string       // who gave it, as "name [address]"; "" when nobody was reached
+	TLS   TLS          // of the connection that it came over
 	DSN   bool         // the server took the message, and the DSN parameters with it
 	// Strained says that a server showed signs of load: 421, silence, a connection that it refused
 	// or dropped. It is not set where it was not asked, because of such a sign before.
@@ -83,10 +92,12 @@ type Options struct {
 	// IsSelf reports whether an address is one that this relay listens on for the world's mail;
 	// nil: none is.
 	IsSelf  func(netip.AddrPort) bool
-	RootCAs *x509.CertPool // who may vouch for a smarthost; nil: whom the system trusts
+	RootCAs *x509.CertPool // who may vouch for a server; nil: whom the system trusts
+	TLS     TLSOptions     // of connections to mail exchangers
 	Times   Times          // all zero: DefaultTimes
 	Log     *slog.Logger   // nil: nothing is logged
-	// Now is the clock by which what is remembered of domains and servers grows old; nil: time.Now.
+	// Now is the clock by which certificates are judged and what is remembered of domains and servers
+	// grows old; nil: time.Now.
 	Now func() time.Time
 }
 
@@ -124,8 +135,9 @@ type Client struct {
 	pool     pool
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	tls      *tls.Config
-	ways     *memory[string, way]             // by domain
-	troubles *memory[netip.AddrPort, trouble] // by address
+	secure   tlsMemory                // of hosts
+	ways     *memory[string, way]     // by domain
+	troubles *memory[target, trouble] // by target.place
 }
 
 // New makes a client. Close ends the connections that it keeps.
@@ -145,14 +157,20 @@ func New(opt Options) *Client {
 	d := &net.Dialer{Timeout: opt.Times.Dial}
 	c := &Client{
 		opt: opt, dial: d.DialContext,
-		ways: newMemory[string, way](maxDomains), troubles: newMemory[netip.AddrPort, trouble](maxTroubles),
+		ways: newMemory[string, way](maxDomains), troubles: newMemory[target, trouble](maxTroubles),
 	}
 	c.tls = &tls.Config{
-		MinVersion: tls.VersionTLS12, RootCAs: opt.RootCAs, ClientSessionCache: tls.NewLRUClientSessionCache(256),
+		MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256),
 	}
+	c.secure.hosts = map[string]tlsHost{}
+	c.loadHosts()
 	c.pool.init(opt.Times.Idle)
 	return c
 }
 
-// Close ends the idle connections. A delivery that ends after it keeps none.
-func (c *Client) Close() { c.pool.close() }
+// Close ends the idle connections, and saves what is known of hosts. A delivery that ends after it
+// keeps no connection.
+func (c *Client) Close() {
+	c.pool.close()
+	c.saveHosts()
+}

@@ -14,6 +14,9 @@ func (s *session) envelope(m *Message, batch []int) []string {
 	return append(lines, "DATA")
 }
 
+// mailLine asks for what the server offers. A body with 8-bit bytes goes to one without 8BITMIME as it
+// is: the conversion that RFC 6152 section 3 leaves as the other choice would break signatures, and
+// servers that do not say so pass such bytes on all the same.
 func (s *session) mailLine(m *Message) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "MAIL FROM:<%s>", m.ReturnPath)
@@ -25,6 +28,9 @@ func (s *session) mailLine(m *Message) string {
 	}
 	if m.needsUTF8() {
 		b.WriteString(" SMTPUTF8")
+	}
+	if m.RequireTLS && s.offers("REQUIRETLS") {
+		b.WriteString(" REQUIRETLS")
 	}
 	if s.offers("DSN") {
 		if isAtom(m.Return) {

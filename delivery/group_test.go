@@ -16,7 +16,7 @@ import (
 )
 
 // testTarget is the address that every name has in a pipeNet.
-var testTarget = target{"mx.test", netip.MustParseAddrPort("192.0.2.1:25")}
+var testTarget = target{name: "mx.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}
 
 // A countingWorld counts lookups of MX.
 type countingWorld struct {

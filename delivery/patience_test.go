@@ -74,8 +74,8 @@ func TestSilenceAtLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &pipeNet{silent: "auth", offer: "250-STARTTLS\r\n250-AUTH PLAIN\r\n", tls: &tls.Config{Certificates: []tls.Certificate{cert.TLS}}}
 		client := n.client()
-		client.tls.RootCAs = cert.Pool
-		client.tls.Time = func() time.Time { return cert.TLS.Leaf.NotBefore.Add(time.Minute) }
+		client.opt.RootCAs = cert.Pool
+		client.opt.Now = func() time.Time { return cert.TLS.Leaf.NotBefore.Add(time.Minute) }
 		defer client.Close()
 		begin := time.Now()
 		route := Route{Domain: "example.org", Hosts: []string{"relay.example"}, User: "me", Password: "open sesame"}

@@ -93,7 +93,7 @@ func (n *pipeNet) serve(conn net.Conn, closed <-chan struct{}) {
 		switch stage {
 		case "greeting":
 			io.WriteString(conn, "220 mx.test\r\n")
-		case "ehlo":
+		case "ehlo", "lhlo":
 			io.WriteString(conn, "250-mx.test\r\n"+n.offer+"250 8BITMIME\r\n")
 		case "star":
 			io.WriteString(conn, "220 go\r\n")

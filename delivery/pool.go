@@ -19,11 +19,13 @@ type pool struct {
 type poolKey struct {
 	target         target
 	tls            TLSMode
+	demand         string
+	lmtp           bool
 	user, password string
 }
 
 func newPoolKey(route Route, t target) poolKey {
-	return poolKey{t, route.tls(), route.User, route.Password}
+	return poolKey{t, route.tls(), route.demand.String(), route.LMTP, route.User, route.Password}
 }
 
 type keptSession struct {
@@ -33,13 +35,17 @@ type keptSession struct {
 
 func (p *pool) init(idle time.Duration) { p.idle, p.kept = idle, map[poolKey][]*keptSession{} }
 
-// get takes the connection that was used last, nil if there is none.
-func (p *pool) get(key poolKey) *session {
+// get takes the connection that was used last of those that take recipients in domain, nil if there
+// is none.
+func (p *pool) get(key poolKey, domain string) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for list := p.kept[key]; len(list) > 0; list = p.kept[key] {
-		k := list[len(list)-1]
-		p.drop(key, len(list)-1)
+	for i := len(p.kept[key]) - 1; i >= 0; i-- {
+		k := p.kept[key][i]
+		if !k.takes(domain) {
+			continue
+		}
+		p.drop(key, i)
 		if k.timer.Stop() {
 			return k.session
 		}

@@ -16,6 +16,8 @@ import (
 type found struct {
 	host    host
 	targets []target
+	name    string // where the CNAMEs of the host lead
+	secure  bool   // DNSSEC vouches for the addresses
 	err     error
 }
 
@@ -24,8 +26,7 @@ func (c *Client) resolve(ctx context.Context, hosts []host) []found {
 	all := make([]found, len(hosts))
 	var wg sync.WaitGroup
 	for i, h := range hosts {
-		all[i].host = h
-		wg.Go(func() { all[i].targets, all[i].err = c.addresses(ctx, h) })
+		wg.Go(func() { all[i] = c.addresses(ctx, h) })
 	}
 	wg.Wait()
 	return all
@@ -42,8 +43,11 @@ func (c *Client) hasSelf(hosts []found) bool {
 
 // addresses resolves a host, in the order in which its addresses are tried: IPv4 first, because
 // Gmail and others want more of an IPv6 sender than a small server's network often gives.
-func (c *Client) addresses(ctx context.Context, h host) ([]target, error) {
-	ips := []netip.Addr{h.ip}
+func (c *Client) addresses(ctx context.Context, h host) found {
+	if h.path != "" {
+		return found{host: h, targets: []target{{path: h.path}}}
+	}
+	f, ips := found{host: h}, []netip.Addr{h.ip}
 	if !h.ip.IsValid() {
 		network := map[string]string{"ipv4": "ip4", "ipv6": "ip6"}[c.opt.Family]
 		if network == "" {
@@ -51,16 +55,17 @@ func (c *Client) addresses(ctx context.Context, h host) ([]target, error) {
 		}
 		answer, err := c.opt.Resolver.IP(ctx, h.name, network)
 		if err != nil {
-			return nil, noAddress(h, network, err)
+			f.err = noAddress(h, network, err)
+			return f
 		}
-		ips = answer.Records
+		ips, f.name, f.secure = answer.Records, answer.Name, answer.Secure
 	}
-	targets := make([]target, len(ips))
+	f.targets = make([]target, len(ips))
 	for i, ip := range ips {
-		targets[i] = target{h.name, netip.AddrPortFrom(ip.Unmap(), uint16(h.port))}
+		f.targets[i] = target{name: h.name, addr: netip.AddrPortFrom(ip.Unmap(), uint16(h.port))}
 	}
-	slices.SortStableFunc(targets, func(a, b target) int { return a.addr.Addr().BitLen() - b.addr.Addr().BitLen() })
-	return targets, nil
+	slices.SortStableFunc(f.targets, func(a, b target) int { return a.addr.Addr().BitLen() - b.addr.Addr().BitLen() })
+	return f
 }
 
 // noAddress is the reply when a host cannot be resolved. None of it is final: a zone that lost its

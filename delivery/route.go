@@ -20,10 +20,12 @@ import (
 // A Route is a way out. Without Hosts it is the domain's mail exchangers.
 type Route struct {
 	Domain   string   // of the recipients
-	Hosts    []string // "host", "host:port", "[address]" or "[address]:port", tried in this order
+	Hosts    []string // "host", "host:port", "[address]" or "[address]:port", tried in this order; with LMTP also "unix:/path"
+	LMTP     bool     // the hosts keep mailboxes and speak LMTP (RFC 2033)
 	TLS      TLSMode
-	User     string // with a password: AUTH is needed
-	Password string // with it, Opportunistic is as strict as StartTLS
+	User     string  // with a password: AUTH is needed
+	Password string  // with it, Opportunistic is as strict as StartTLS
+	demand   *demand // of the host that is being tried
 }
 
 // tls is the mode in which the password is safe.
@@ -50,17 +52,34 @@ const (
 type host struct {
 	name     string // "" when ip is given
 	ip       netip.Addr
+	path     string // of a unix socket, instead of all others
 	port     int
-	implicit bool // the domain itself, for lack of an MX
+	implicit bool   // the domain itself, for lack of an MX
+	zone     string // where the MX records stand, if DNSSEC vouches for them; else ""
 }
 
 // target is one address to connect to.
 type target struct {
 	name string
 	addr netip.AddrPort
+	path string // of a unix socket, instead of the others
+}
+
+// place is t without the name by which it was found.
+func (t target) place() target { return target{addr: t.addr, path: t.path} }
+
+// network is what net.Dial needs.
+func (t target) network() (network, address string) {
+	if t.path != "" {
+		return "unix", t.path
+	}
+	return "tcp", t.addr.String()
 }
 
 func (t target) String() string {
+	if t.path != "" {
+		return t.path
+	}
 	if t.name == "" {
 		return "[" + t.addr.Addr().String() + "]"
 	}
@@ -73,7 +92,7 @@ func (c *Client) hosts(ctx context.Context, route Route, insist bool) ([][]host,
 	if len(route.Hosts) > 0 {
 		groups := make([][]host, len(route.Hosts))
 		for i, s := range route.Hosts {
-			h, err := c.parseHost(s)
+			h, err := c.parseHost(s, route.LMTP)
 			if err != nil {
 				return nil, reply.Internal(err)
 			}
@@ -95,7 +114,7 @@ func (c *Client) hosts(ctx context.Context, route Route, insist bool) ([][]host,
 	case answer.Records[0].Host == "":
 		return nil, reply.New(556, "5.1.10", "%s takes no mail (it has a null MX)", route.Domain)
 	}
-	return c.order(answer.Records), nil
+	return c.order(answer), nil
 }
 
 // confirm makes sure that a domain does not exist before its mail is given up.
@@ -119,10 +138,14 @@ func loop(domain string) *reply.Reply {
 }
 
 // order groups by preference, at random within one (RFC 5321 section 5.1).
-func (c *Client) order(records []dns.MX) [][]host {
+func (c *Client) order(answer dns.Answer[dns.MX]) [][]host {
+	zone := ""
+	if answer.Secure {
+		zone = answer.Name
+	}
 	byPreference := map[uint16][]host{}
-	for _, mx := range records {
-		byPreference[mx.Preference] = append(byPreference[mx.Preference], host{name: mx.Host, port: c.opt.Port})
+	for _, mx := range answer.Records {
+		byPreference[mx.Preference] = append(byPreference[mx.Preference], host{name: mx.Host, port: c.opt.Port, zone: zone})
 	}
 	var groups [][]host
 	for _, preference := range slices.Sorted(maps.Keys(byPreference)) {
@@ -134,7 +157,10 @@ func (c *Client) order(records []dns.MX) [][]host {
 }
 
 // parseHost reads an entry of Route.Hosts.
-func (c *Client) parseHost(s string) (host, error) {
+func (c *Client) parseHost(s string, lmtp bool) (host, error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok && lmtp {
+		return host{path: path}, nil
+	}
 	h := host{name: s, port: c.opt.Port}
 	if name, port, err := net.SplitHostPort(s); err == nil {
 		n, err := strconv.ParseUint(port, 10, 16)

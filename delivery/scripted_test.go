@@ -9,9 +9,11 @@ import (
 	"time"
 )
 
-// scripted is a connection to a server that says replies, whatever it is told.
+// scripted is a connection to a server that says replies, whatever it is told; with answer set, what
+// that makes of each line.
 type scripted struct {
 	replies string
+	answer  func(line string) string // "" for none
 	sent    bytes.Buffer
 	closed  bool
 }
@@ -26,7 +28,17 @@ func (c *scripted) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (c *scripted) Write(p []byte) (int, error)      { return c.sent.Write(p) }
+func (c *scripted) Write(p []byte) (int, error) {
+	if c.answer != nil {
+		for line := range strings.Lines(string(p)) {
+			if r := c.answer(strings.TrimRight(line, "\r\n")); r != "" {
+				c.replies += r + "\r\n"
+			}
+		}
+	}
+	return c.sent.Write(p)
+}
+
 func (c *scripted) Close() error                     { c.closed = true; return nil }
 func (c *scripted) LocalAddr() net.Addr              { return nil }
 func (c *scripted) RemoteAddr() net.Addr             { return nil }
@@ -37,7 +49,7 @@ func (c *scripted) SetWriteDeadline(time.Time) error { return nil }
 // session is one over c that is past EHLO.
 func (c *scripted) session(extensions ...string) *session {
 	s := &session{conn: c, times: DefaultTimes(), opened: time.Now(), ext: map[string]string{}}
-	s.peer = target{"mx.test", netip.MustParseAddrPort("192.0.2.1:25")}
+	s.peer = target{name: "mx.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}
 	for _, e := range extensions {
 		s.ext[e] = ""
 	}

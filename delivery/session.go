@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,9 +24,13 @@ type session struct {
 	hostname string
 	key      poolKey
 	peer     target
+	demand   *demand
+	tls      TLS               // how it is protected
+	flaw     error             // of a certificate that was taken all the same
 	ext      map[string]string // keyword, upper case → parameters; empty after HELO
 	opened   time.Time
 	begun    int          // transactions
+	domains  []string     // of the recipients that were named, each once
 	dirty    bool         // a transaction was left open: RSET comes first
 	broken   bool         // the connection is of no more use
 	goodbye  *reply.Reply // a 421: the server wants no more of us
@@ -45,27 +50,37 @@ var (
 // without: mail in the clear beats mail that does not come (RFC 7435).
 func (c *Client) connect(ctx context.Context, route Route, a target) (*session, error) {
 	s, err := c.open(ctx, route, a, true)
-	if errors.Is(err, errNoTLS) && route.tls() == Opportunistic && ctx.Err() == nil {
-		c.opt.Log.Warn("sending without TLS, its handshake failed", "host", a.String(), "error", err.Error())
+	if errors.Is(err, errNoTLS) && route.demand.level == mayTLS && ctx.Err() == nil {
+		if deferred := c.forgo(a, err); deferred != nil {
+			return nil, deferred
+		}
+		c.opt.Log.Info("sending without TLS, its handshake failed", "host", a.String(), "error", err.Error())
 		s, err = c.open(ctx, route, a, false)
 	}
 	return s, err
 }
 
 func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (*session, error) {
-	conn, err := c.dial(ctx, "tcp", a.addr.String())
+	network, address := a.network()
+	conn, err := c.dial(ctx, network, address)
 	if err != nil {
 		return nil, unreachable(a, err)
 	}
 	s := &session{
 		conn: conn, times: c.opt.Times, hostname: c.opt.Hostname, key: newPoolKey(route, a), peer: a, opened: time.Now(),
+		demand: route.demand, tls: TLS{By: ByNone},
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	if err := c.introduce(ctx, s, route, useTLS); err != nil {
+	err = c.introduce(ctx, s, route, useTLS)
+	if useTLS && ctx.Err() == nil {
+		c.report(s, err)
+	}
+	if err != nil {
 		conn.Close()
 		return nil, err
 	}
+	c.remember(s)
 	return s, nil
 }
 
@@ -77,7 +92,7 @@ func unreachable(a target, err error) error {
 func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS bool) error {
 	mode := route.tls()
 	if mode == Implicit {
-		if err := s.startTLS(ctx, c.tlsConfig(mode, s.peer)); err != nil {
+		if err := s.startTLS(ctx, c.tlsConfig(s)); err != nil {
 			return err
 		}
 	}
@@ -88,12 +103,8 @@ func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS 
 	if err := s.hello(); err != nil {
 		return err
 	}
-	_, offered := s.ext["STARTTLS"]
-	switch {
-	case mode == StartTLS && !offered:
-		return reply.New(451, "4.7.5", "%s does not offer STARTTLS", s.peer)
-	case mode != Implicit && offered && useTLS:
-		if err := s.upgrade(ctx, c.tlsConfig(mode, s.peer)); err != nil {
+	if mode != Implicit && s.demand.level != noTLS && useTLS {
+		if err := c.secureOrNot(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -103,16 +114,15 @@ func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS 
 	return nil
 }
 
-// tlsConfig verifies certificates where a password depends on it; a mail exchanger's name comes
-// from DNS, which proves nothing, so any certificate does there (RFC 7435).
-func (c *Client) tlsConfig(mode TLSMode, a target) *tls.Config {
-	conf := c.tls.Clone()
-	conf.ServerName = a.name
-	if a.name == "" {
-		conf.ServerName = a.addr.Addr().String()
+// secureOrNot does STARTTLS where it is offered, and goes without only if that will do.
+func (c *Client) secureOrNot(ctx context.Context, s *session) error {
+	switch _, offered := s.ext["STARTTLS"]; {
+	case offered:
+		return s.upgrade(ctx, c.tlsConfig(s))
+	case s.demand.level == mayTLS:
+		return c.forgo(s.peer, errNotOffered)
 	}
-	conf.InsecureSkipVerify = mode == Opportunistic
-	return conf
+	return reply.New(451, "4.7.5", "%s does not offer STARTTLS", s.peer).Because(errNotOffered)
 }
 
 func (s *session) buffer() {
@@ -126,7 +136,7 @@ func (s *session) startTLS(ctx context.Context, conf *tls.Config) error {
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return s.noTLS(err)
 	}
-	s.conn = tc
+	s.conn, s.tls = tc, tlsOf(tc.ConnectionState(), s.demand.by)
 	return nil
 }
 
@@ -145,9 +155,9 @@ func (s *session) upgrade(ctx context.Context, conf *tls.Config) error {
 	case r.Code == 421:
 		return s.refused(r, "STARTTLS")
 	case r.Code != 220:
-		return s.noTLS(r)
+		return s.noTLS(fmt.Errorf("%w: %w", errNotOffered, r))
 	case s.r.Buffered() > 0:
-		return reply.New(451, "4.7.5", "%s sends more after the answer to STARTTLS", s.peer)
+		return reply.New(451, "4.7.5", "%s sends more after the answer to STARTTLS", s.peer).Because(errInjected)
 	}
 	if err := s.startTLS(ctx, conf); err != nil {
 		return err
@@ -156,14 +166,19 @@ func (s *session) upgrade(ctx context.Context, conf *tls.Config) error {
 	return s.hello()
 }
 
-// hello says EHLO, or HELO to a server that does not know it, and notes what is offered.
+// hello says EHLO, or HELO to a server that does not know it, and notes what is offered. A server of
+// mailboxes hears LHLO (RFC 2033 section 4.1).
 func (s *session) hello() error {
 	s.ext = map[string]string{}
-	r, err := s.command(s.times.Command, "EHLO "+s.hostname)
+	verb := "EHLO"
+	if s.key.lmtp {
+		verb = "LHLO"
+	}
+	r, err := s.command(s.times.Command, verb+" "+s.hostname)
 	if err != nil {
 		return err
 	}
-	if r.Permanent() {
+	if r.Permanent() && !s.key.lmtp {
 		if r, err = s.command(s.times.Command, "HELO "+s.hostname); err != nil {
 			return err
 		}
@@ -173,7 +188,7 @@ func (s *session) hello() error {
 		return nil
 	}
 	if r.Code != 250 {
-		return s.refused(r, "EHLO")
+		return s.refused(r, verb)
 	}
 	for _, l := range strings.Split(r.Text, "\n")[1:] {
 		word, params, _ := strings.Cut(strings.TrimSpace(l), " ")
@@ -257,13 +272,20 @@ func (s *session) expect(wait time.Duration, code int, stage string) error {
 }
 
 func (s *session) reusable() bool {
-	return !s.broken && !s.spent() && s.begun < s.times.Messages && time.Since(s.opened) < s.times.Age
+	return !s.broken && !s.spent() && time.Since(s.opened) < s.times.Age
 }
 
-// spent reports whether the server takes no more transactions on this connection.
+// spent reports whether this connection is for no more transactions: the server takes no more, or
+// we give no more.
 func (s *session) spent() bool {
 	most := s.limit("MAILMAX")
-	return most > 0 && s.begun >= most
+	return most > 0 && s.begun >= most || s.begun >= max(1, s.times.Messages)
+}
+
+// takes reports whether a recipient in domain may still be named in this session.
+func (s *session) takes(domain string) bool {
+	most := s.limit("RCPTDOMAINMAX")
+	return most == 0 || len(s.domains) < most || slices.Contains(s.domains, domain)
 }
 
 // limit is one of RFC 9422, 0 when the server states none.

@@ -1,9 +1,9 @@
 package delivery
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,21 +16,31 @@ import (
 // every server to take.
 const maxBatch = 100
 
-// send delivers to the undecided, in as many transactions as the server's limit on recipients
-// asks for. An error means that the connection is lost and somebody is undecided; without one
-// somebody may be undecided only because the server takes no more transactions.
+// maxTransactions bounds one attempt: with a server that takes one recipient at a time, each with a
+// copy of a large message, it would not end.
+const maxTransactions = 200
+
+// send delivers to the undecided, in as many transactions as the server's limits (RFC 9422) ask
+// for. An error means that the connection is lost or of no use for the message, and somebody is
+// undecided; without one somebody may be undecided only because no more can be sent over it.
 func (s *session) send(a *attempt) error {
 	pending := a.undecided()
+	if err := s.promises(a.message); err != nil {
+		return err
+	}
 	if r := s.unfit(a.message); r != nil {
 		a.settle(pending, s.result(r))
 		return nil
 	}
-	limit := maxBatch
-	if n := s.limit("RCPTMAX"); n > 0 {
-		limit = min(limit, n)
-	}
-	for len(pending) > 0 && !s.spent() {
-		batch, later := pending[:min(limit, len(pending))], pending[min(limit, len(pending)):]
+	for !s.spent() {
+		batch, later := s.choose(a, pending)
+		if len(batch) == 0 {
+			break
+		}
+		if a.begun++; a.begun > maxTransactions {
+			a.settle(pending, s.result(reply.New(451, "4.5.3", "%s takes so few recipients at a time that the rest have to wait", s.peer)))
+			return nil
+		}
 		again, err := s.transaction(a, batch)
 		switch {
 		case err != nil:
@@ -42,14 +52,36 @@ func (s *session) send(a *attempt) error {
 			a.settle(later, a.results[batch[0]])
 			return nil
 		case len(again) > 0: // what it took is its limit
-			limit = len(batch) - len(again)
+			a.batch = len(batch) - len(again)
 		}
 		pending = slices.Concat(again, later)
 		if s.broken && len(pending) > 0 {
+			a.settle(pending, Result{})
 			return s.lost(errors.New("closed between transactions"))
 		}
 	}
+	a.settle(pending, Result{}) // those who were too many too: a new connection is for them
 	return nil
+}
+
+// choose takes from pending, in order, whom one transaction may name, and leaves the rest.
+func (s *session) choose(a *attempt, pending []int) (batch, rest []int) {
+	most := cmp.Or(a.batch, maxBatch)
+	if n := s.limit("RCPTMAX"); n > 0 {
+		most = min(most, n)
+	}
+	for _, i := range pending {
+		domain := a.message.Recipients[i].Address.Domain
+		switch {
+		case len(batch) == most, !s.takes(domain):
+			rest = append(rest, i)
+			continue
+		case !slices.Contains(s.domains, domain):
+			s.domains = append(s.domains, domain)
+		}
+		batch = append(batch, i)
+	}
+	return batch, rest
 }
 
 // unfit is the reply to a message that this server has said it cannot take.
@@ -58,12 +90,14 @@ func (s *session) unfit(m *Message) *reply.Reply {
 		return reply.New(552, "5.3.4", "The message has %d bytes, and %s takes no more than %d", m.Size, s.peer, most)
 	}
 	if m.needsUTF8() && !s.offers("SMTPUTF8") {
-		return reply.New(550, "5.6.7", "%s does not take internationalized addresses (SMTPUTF8)", s.peer)
+		return reply.New(550, "5.6.7", "%s takes no addresses and header fields with letters beyond ASCII (SMTPUTF8)", s.peer)
 	}
 	return nil
 }
 
-func (s *session) result(r *reply.Reply) Result { return Result{Reply: r, Host: s.peer.String()} }
+func (s *session) result(r *reply.Reply) Result {
+	return Result{Reply: r, Host: s.peer.String(), TLS: s.tls}
+}
 
 // transaction sends to the recipients in batch and sets their results. It returns those whom the
 // server wants in a transaction of their own because this one had enough. After an error the
@@ -120,19 +154,29 @@ func (s *session) finish(a *attempt, data *reply.Reply, accepted []int) error {
 		s.empty()
 		return nil
 	}
-	final, err := s.body(a.message)
-	if err != nil {
+	finals := make([]*reply.Reply, 1)
+	if s.key.lmtp { // one for each, in their order (RFC 2033 section 4.2)
+		finals = make([]*reply.Reply, len(accepted))
+	}
+	if err := s.body(a.message, finals); err != nil {
 		return err
 	}
-	r := s.result(final)
-	r.DSN = final.Positive() && s.offers("DSN")
-	a.settle(accepted, r)
+	for n, i := range accepted {
+		final := finals[min(n, len(finals)-1)]
+		r := s.result(final)
+		r.DSN = final.Positive() && s.offers("DSN")
+		a.results[i] = r
+	}
 	return nil
 }
 
 // empty ends a message that is for nobody: a server that refused all recipients of a pipelined
 // envelope and still wants the message gets a dot alone (RFC 2920 section 3.1).
 func (s *session) empty() {
+	if s.key.lmtp { // it has nobody to answer for
+		s.broken = true
+		return
+	}
 	s.dirty = true
 	_, _ = s.command(s.times.Command, ".") // whatever it says, it is about nothing
 }
@@ -243,57 +287,4 @@ func fill(replies []*reply.Reply, r *reply.Reply) {
 			replies[i] = r
 		}
 	}
-}
-
-// body sends the message and returns the final reply, which is ours where the server gave none to
-// the final dot. An error means that the connection was lost before the dot.
-func (s *session) body(m *Message) (*reply.Reply, error) {
-	body, err := m.Body()
-	if err != nil {
-		s.broken = true // inside DATA there is no other way out
-		return reply.Internal(err), nil
-	}
-	defer body.Close()
-	d := newDotWriter(s.w, func() { s.conn.SetDeadline(deadline(s.times.Block)) })
-	from := &readErr{r: body}
-	if _, err := io.CopyBuffer(d, from, make([]byte, min(max(m.Size, 512), 32<<10))); err != nil {
-		s.broken = true
-		if from.err != nil {
-			return reply.Internal(fmt.Errorf("reading the message: %w", from.err)), nil
-		}
-		return s.lastWord(err)
-	}
-	if err := d.end(); err != nil { // the last byte of the end mark was not sent
-		return s.lastWord(err)
-	}
-	final, err := s.read(s.times.Dot)
-	if err == nil {
-		err = s.check(".", final)
-	}
-	if err != nil {
-		return reply.From(err), nil
-	}
-	return final, nil
-}
-
-// lastWord is what a server said that would not take all of a message, such as 552 for its size.
-func (s *session) lastWord(lost error) (*reply.Reply, error) {
-	if r, err := s.read(time.Second); err == nil && !r.Positive() {
-		return r, nil
-	}
-	return nil, s.lost(lost)
-}
-
-// readErr remembers why reading ended, since io.Copy does not tell whose error it returns.
-type readErr struct {
-	r   io.Reader
-	err error
-}
-
-func (r *readErr) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if err != nil && err != io.EOF {
-		r.err = err
-	}
-	return n, err
 }

@@ -38,7 +38,7 @@ type trouble struct {
 // reply to give.
 func (c *Client) admit(t target) *reply.Reply {
 	var told *reply.Reply
-	c.troubles.change(t.addr, func(old trouble, ok bool) (trouble, bool) {
+	c.troubles.change(t.place(), func(old trouble, ok bool) (trouble, bool) {
 		switch {
 		case !ok:
 		case old.probing, c.before(old.at.Add(old.pause), lastPause):
@@ -61,7 +61,7 @@ func (t trouble) retold(now time.Time) *reply.Reply {
 // settle notes what became of an attempt at t: silence is remembered; that the attempt was cut off
 // by us says nothing; and anything else clears the address.
 func (c *Client) settle(t target, err error, cutOff bool) {
-	c.troubles.change(t.addr, func(old trouble, ok bool) (trouble, bool) {
+	c.troubles.change(t.place(), func(old trouble, ok bool) (trouble, bool) {
 		switch {
 		case cutOff:
 			old.probing = false

@@ -11,7 +11,7 @@
 //   - Malformed, forged or oversized responses cost a retry, never a crash.
 //
 // It does not read /etc/hosts, knows no search list and does no DNSSEC validation of its own: it
-// passes on the AD bit of the server.
+// passes on the AD bit of a server that is trusted to have validated; see Options.Trust.
 //
 // Sources: RFC 1035, RFC 2181 (data), RFC 2308 (negative caching), RFC 5452 (forgery), RFC 6840
 // section 5.7 (AD), RFC 6891 (EDNS), RFC 7505 (null MX), RFC 6698 (TLSA), RFC 7766 (TCP), RFC 9520
@@ -47,6 +47,8 @@ type Options struct {
 	Now func() time.Time
 	// Timeout is how long one server has for one answer over one protocol; default 3 s.
 	Timeout time.Duration
+	// Trust says whether the AD bit of the servers is believed.
+	Trust Trust
 	// MaxEntries bounds the cache, in answers of up to 1 KiB (a larger one counts as several);
 	// default 10000.
 	MaxEntries int
@@ -60,6 +62,7 @@ type Options struct {
 type Resolver struct {
 	now     func() time.Time
 	timeout time.Duration
+	trust   Trust
 	servers *servers
 	slots   chan struct{} // holds one token for each query under way
 
@@ -80,6 +83,7 @@ func newResolver(opt Options, resolvConf string) *Resolver {
 	return &Resolver{
 		now:     opt.Now,
 		timeout: cmp.Or(opt.Timeout, 3*time.Second),
+		trust:   opt.Trust,
 		servers: newServers(opt.Servers, resolvConf),
 		slots:   make(chan struct{}, maxQueries),
 		cache:   newCache(cmp.Or(opt.MaxEntries, 10000)),
@@ -90,8 +94,10 @@ func newResolver(opt Options, resolvConf string) *Resolver {
 // An Answer is what DNS says about a name; there is at least one record in it.
 type Answer[T any] struct {
 	Records []T
-	// Secure is set when the server vouched for every step by the AD bit: DNSSEC holds as far as
-	// the way to that server is trusted, which for DANE means a validating server on this host.
+	// Name is whose records they are: the name that was asked for, or where its CNAMEs lead. Where
+	// the address families of a host lead to different names, it is the host itself.
+	Name string
+	// Secure is set when a server that is trusted vouched for every step by the AD bit.
 	Secure bool
 	// Partial is why one address family is missing from an answer of IP that was to hold both:
 	// always a Temporary *Error. It is nil when the missing family is known to have no address.
@@ -126,7 +132,7 @@ func (r *Resolver) MX(ctx context.Context, domain string) (Answer[MX], error) {
 		mx = null
 	}
 	slices.SortStableFunc(mx, func(a, b MX) int { return cmp.Compare(a.Preference, b.Preference) })
-	return Answer[MX]{Records: mx, Secure: res.secure}, nil
+	return Answer[MX]{Records: mx, Name: res.name, Secure: res.secure}, nil
 }
 
 // TXT returns the TXT records of name, the strings of each joined as they are, bytes above 127
@@ -185,7 +191,7 @@ func (r *Resolver) Confirm(ctx context.Context, domain string) error {
 // "localhost" and names under it are the loopback addresses (RFC 6761 section 6.3), without asking.
 func (r *Resolver) IP(ctx context.Context, host, network string) (Answer[netip.Addr], error) {
 	if isLocalhost(host) {
-		return loopback(network)
+		return loopback(bareName(host), network)
 	}
 	switch network {
 	case "ip4":
@@ -222,7 +228,10 @@ func (r *Resolver) bothFamilies(ctx context.Context, host string) (Answer[netip.
 	if res4.err != nil && res6.err != nil {
 		return Answer[netip.Addr]{}, worse(res4.err, res6.err)
 	}
-	both := result{secure: true}
+	both := result{name: cmp.Or(res4.name, res6.name), secure: true}
+	if res4.err == nil && res6.err == nil && res4.name != res6.name {
+		both.name = bareName(host)
+	}
 	var partial error
 	for _, res := range []result{res6, res4} {
 		switch {
@@ -246,7 +255,7 @@ func addresses(res result) (Answer[netip.Addr], error) {
 	for i, rec := range res.records {
 		ips[i] = rec.addr
 	}
-	return Answer[netip.Addr]{Records: ips, Secure: res.secure}, nil
+	return Answer[netip.Addr]{Records: ips, Name: res.name, Secure: res.secure}, nil
 }
 
 func isLocalhost(host string) bool {
@@ -254,17 +263,17 @@ func isLocalhost(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-func loopback(network string) (Answer[netip.Addr], error) {
+func loopback(host, network string) (Answer[netip.Addr], error) {
 	v4, v6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
 	switch network {
 	case "ip4":
-		return Answer[netip.Addr]{Records: []netip.Addr{v4}}, nil
+		return Answer[netip.Addr]{Records: []netip.Addr{v4}, Name: host}, nil
 	case "ip6":
-		return Answer[netip.Addr]{Records: []netip.Addr{v6}}, nil
+		return Answer[netip.Addr]{Records: []netip.Addr{v6}, Name: host}, nil
 	case "ip":
-		return Answer[netip.Addr]{Records: []netip.Addr{v6, v4}}, nil
+		return Answer[netip.Addr]{Records: []netip.Addr{v6, v4}, Name: host}, nil
 	}
-	return Answer[netip.Addr]{}, badNetwork("localhost", network)
+	return Answer[netip.Addr]{}, badNetwork(host, network)
 }
 
 func badNetwork(host, network string) error {

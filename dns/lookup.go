@@ -19,6 +19,7 @@ const (
 // A result is how a lookup ended: with records or with an error. It is not changed once made.
 type result struct {
 	records []record
+	name    string // where the records stand, at the end of all CNAMEs
 	secure  bool
 	err     *Error
 	ttl     time.Duration // how long the result may be kept
@@ -90,7 +91,7 @@ func (r *Resolver) resolve(ctx context.Context, q question, avoid string) result
 			return result{err: q.fail(Temporary, err.Server, err.Cause), ttl: failedTime}
 		}
 		hops += resp.hops
-		res.secure = res.secure && resp.secure
+		res.secure = res.secure && resp.secure && r.trusts()
 		res.ttl = min(res.ttl, resp.ttl)
 		denied := result{ttl: min(max(res.ttl, minTime), maxDenied)}
 		switch {
@@ -100,7 +101,7 @@ func (r *Resolver) resolve(ctx context.Context, q question, avoid string) result
 			denied.err = q.fail(NotExist, resp.server, nil)
 			return denied
 		case len(resp.records) > 0:
-			res.records, res.ttl = resp.records, max(res.ttl, minTime)
+			res.records, res.name, res.ttl = resp.records, bareName(resp.target), max(res.ttl, minTime)
 			return res
 		case resp.hops == 0 || resp.denied:
 			denied.err = q.fail(NoData, resp.server, nil)

@@ -31,7 +31,7 @@ func (r *Resolver) TLSA(ctx context.Context, host string, port int) (Answer[TLSA
 	for i, rec := range res.records {
 		records[i] = TLSA{rec.text[0], rec.text[1], rec.text[2], []byte(rec.text[3:])}
 	}
-	return Answer[TLSA]{Records: records, Secure: res.secure}, nil
+	return Answer[TLSA]{Records: records, Name: res.name, Secure: res.secure}, nil
 }
 
 // newTLSA keeps a TLSA record in its wire form. It is not ok for one that is cut short: the DNS

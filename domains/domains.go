@@ -41,7 +41,8 @@ type Domain struct {
 
 // A Set is all hosted domains at one moment. It is immutable; the zero Set hosts nothing.
 type Set struct {
-	domains map[string]*Domain
+	domains   map[string]*Domain
+	mailboxes bool
 }
 
 // Get returns a hosted domain by its name in A-labels and lower case, nil if it is not hosted.
@@ -65,8 +66,16 @@ func (s *Set) Table(domain string) *aliases.Table {
 	return d.Aliases
 }
 
-// HasMailbox is always false as long as no mailbox store is configured.
-func (s *Set) HasMailbox(address.Address) bool { return false }
+// HasMailbox reports whether a, in lower case, is a user with a mailbox. One who may not log in
+// still gets mail.
+func (s *Set) HasMailbox(a address.Address) bool {
+	d := s.domains[a.Domain]
+	if d == nil || !s.mailboxes || !d.Settings.Mailbox {
+		return false
+	}
+	_, ok := d.Users.Lookup(a.Local)
+	return ok
+}
 
 // Options are a Store's.
 type Options struct {
@@ -74,6 +83,7 @@ type Options struct {
 	GoodDir   string // where last good copies are kept; "" keeps none
 	ReadOnly  bool   // GoodDir is read, so that it is known which file is gone, and not written
 	AllowPipe bool   // whether aliases may be commands
+	Mailboxes bool   // whether users have mailboxes, in the domains whose settings do not deny it
 	Log       *slog.Logger
 }
 

@@ -2,11 +2,14 @@ package domains
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"relayd/address"
 )
 
 func TestLoad(t *testing.T) {
@@ -318,4 +321,36 @@ func BenchmarkReload(b *testing.B) {
 			fingerprint(h.dir)
 		}
 	})
+}
+
+// Who has a mailbox, and that a user who keeps a copy and forwards makes no circle.
+func TestMailboxes(t *testing.T) {
+	h := newHost(t)
+	h.write("a.test/users", "ann:"+userHash+"\noff:!"+userHash+"\n")
+	h.write("a.test/aliases", "ann: ann, ann@gmail.test\n")
+	h.write("b.test/users", "bob:"+userHash+"\n")
+	h.write("b.test/domain.toml", "mailbox = false\n")
+	h.write("c.test/aliases", "x: y@z.test\n")
+	open := func(mailboxes bool) *Store {
+		return Open(Options{Dir: h.dir, Mailboxes: mailboxes, Log: slog.New(slog.DiscardHandler)})
+	}
+	s := open(true)
+	if p := s.Problems(); len(p) > 0 {
+		t.Error(p)
+	}
+	for name, want := range map[string]bool{
+		"ann@a.test": true, "off@a.test": true, "nobody@a.test": false, "bob@b.test": false, "x@c.test": false, "ann@d.test": false,
+	} {
+		local, domain, _ := strings.Cut(name, "@")
+		if got := s.Current().HasMailbox(address.Address{Local: local, Domain: domain}); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	s = open(false)
+	if s.Current().HasMailbox(address.Address{Local: "ann", Domain: "a.test"}) {
+		t.Error("a mailbox without a mailbox server")
+	}
+	if p := s.Problems(); len(p) != 1 || !strings.Contains(p[0].Reason, "circle") {
+		t.Error(p)
+	}
 }

@@ -71,7 +71,7 @@ func (l *loader) warn(file, format string, args ...any) {
 
 // load returns the Set that the files in the folders make.
 func (l *loader) load(folders map[string]string) *Set {
-	set := &Set{domains: map[string]*Domain{}}
+	set := &Set{domains: map[string]*Domain{}, mailboxes: l.opt.Mailboxes}
 	next := map[string]texts{}
 	for _, name := range slices.Sorted(maps.Keys(folders)) {
 		next[name] = texts{}

@@ -121,6 +121,20 @@ func (h Header) Get(name string) string {
 // Raw is the header as it stands, without the blank line.
 func (h Header) Raw() []byte { return h.raw }
 
+// Split parts the header: fields are those of that name, rest is all that is left without them. Both
+// are as they stand and in their order.
+func (h Header) Split(name string) (fields, rest []byte) {
+	at := 0
+	for _, f := range h.fields {
+		if strings.EqualFold(f.name, name) {
+			fields = append(fields, h.raw[f.start:f.end]...)
+			rest = append(rest, h.raw[at:f.start]...)
+			at = f.end
+		}
+	}
+	return fields, append(rest, h.raw[at:]...)
+}
+
 // value is what stands behind the colon, unfolded.
 func (h Header) value(f field) string {
 	_, v, _ := bytes.Cut(h.raw[f.start:f.end], []byte(":"))

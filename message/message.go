@@ -1,6 +1,7 @@
 // Package message carries a mail message without changing a byte of it. A Message is what the
 // client sent, exactly, and a list of header fields put in front; there is no way to alter or
-// re-fold what is behind them, because the author's DKIM signature covers it.
+// re-fold what is behind them, because the author's DKIM signature covers it. Whole fields can be
+// left out, for there are two kinds that must not go on: see Message.LeaveOut and Header.Split.
 //
 // The message is read once, as it arrives: into memory up to MemoryLimit and into a file past
 // that. Line ends are the session's business (a bare CR or LF never gets here); the header's
@@ -49,6 +50,7 @@ type Message struct {
 	Header   Header // of the message as it came, without the fields put in front
 	EightBit bool   // a byte above 127 stands somewhere in it
 	prefix   []string
+	header   []byte // what goes on of Header.Raw
 	spool    spool
 	shares   atomic.Int32 // how often Close is to be called before it closes
 }
@@ -90,6 +92,7 @@ func (m *Message) fill(r io.Reader, limit int64) error {
 		return err
 	}
 	m.Header, err = parse(raw, MaxHeaderBytes, MaxHeaderFields)
+	m.header = raw
 	return err
 }
 
@@ -144,9 +147,13 @@ func (m *Message) Prepend(fields string) {
 
 const separator = "X-Malformed: the message begins with white space\r\n"
 
+// LeaveOut has remove take whole fields out of the header that goes on: it is given Header.Raw,
+// which it must not change, and returns it without them. Header and Original stay as they are.
+func (m *Message) LeaveOut(remove func(header []byte) []byte) { m.header = remove(m.Header.raw) }
+
 // Size is the length in bytes of what Reader gives.
 func (m *Message) Size() int64 {
-	n := m.spool.size
+	n := m.spool.size - int64(len(m.Header.raw)-len(m.header))
 	for _, p := range m.prefix {
 		n += int64(len(p))
 	}
@@ -156,13 +163,17 @@ func (m *Message) Size() int64 {
 // OriginalSize is the length in bytes of the message as it came.
 func (m *Message) OriginalSize() int64 { return m.spool.size }
 
-// Reader reads the message with the fields put in front, from the start.
+// Reader reads the message with the fields put in front and without those left out, from the start.
 func (m *Message) Reader() io.Reader {
-	return io.MultiReader(strings.NewReader(strings.Join(m.prefix, "")), m.Original())
+	prefix := strings.NewReader(strings.Join(m.prefix, ""))
+	if len(m.header) == len(m.Header.raw) {
+		return io.MultiReader(prefix, m.Original())
+	}
+	return io.MultiReader(prefix, bytes.NewReader(m.header), m.spool.from(int64(len(m.Header.raw))))
 }
 
 // Original reads the message as it came, from the start.
-func (m *Message) Original() io.Reader { return m.spool.reader() }
+func (m *Message) Original() io.Reader { return m.spool.from(0) }
 
 // Share makes one more owner of the message: it is kept until each has called Close.
 func (m *Message) Share() { m.shares.Add(1) }

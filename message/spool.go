@@ -49,11 +49,12 @@ func (s *spool) spill() error {
 	return err
 }
 
-func (s *spool) reader() io.Reader {
+// from reads the bytes from an offset on.
+func (s *spool) from(start int64) io.Reader {
 	if s.file != nil {
-		return io.NewSectionReader(s.file, 0, s.size)
+		return io.NewSectionReader(s.file, start, s.size-start)
 	}
-	return bytes.NewReader(s.memory)
+	return bytes.NewReader(s.memory[start:])
 }
 
 func (s *spool) close() error {

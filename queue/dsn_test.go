@@ -228,6 +228,16 @@ func TestEnvelopeOfADSN(t *testing.T) {
 	}
 }
 
+// What was to be kept under TLS is not given back where it might not be.
+func TestDSNAboutRequireTLSGivesNothingBack(t *testing.T) {
+	e := newEnvelope(t, idA, "a@one.test")
+	e.RequireTLS, e.Return = true, "FULL"
+	d := one(t, e, original, gone)
+	if len(d.kinds) != 2 || strings.Contains(d.raw, original[strings.Index(original, "\r\n\r\n"):]) {
+		t.Errorf("parts %q in\n%s", d.kinds, d.raw)
+	}
+}
+
 // TestDSNWithoutItsOriginal: a body that cannot be read must not keep the sender from hearing.
 func TestDSNWithoutItsOriginal(t *testing.T) {
 	bubble(t, func(t *testing.T) {

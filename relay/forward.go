@@ -1,15 +1,19 @@
 package relay
 
 import (
+	"context"
+	"errors"
 	"io"
 	"strings"
 
 	"relayd/address"
 	"relayd/aliases"
+	"relayd/config"
 	"relayd/domains"
 	"relayd/message"
 	"relayd/queue"
 	"relayd/reply"
+	"relayd/srs"
 )
 
 // addresses are the recipients as the client named them.
@@ -22,14 +26,17 @@ func (tx *Transaction) addresses() []address.Address {
 }
 
 // envelope turns a transaction into what the queue keeps: a recipient for every copy.
-func (in *Inbound) envelope(tx *Transaction, m *message.Message) (*queue.Envelope, error) {
+func (in *Inbound) envelope(ctx context.Context, tx *Transaction, m *message.Message) (*queue.Envelope, error) {
 	e := &queue.Envelope{
 		ID: tx.ID, Received: in.Now(), Sender: tx.Sender, User: tx.Client.User,
-		Authentic: !tx.Client.User.IsNull(), EightBit: m.EightBit,
+		Authentic: tx.authentic(), EightBit: m.EightBit,
 		Return: tx.Return, EnvelopeID: tx.EnvelopeID,
+		RequireTLS: tx.RequireTLS, TLSOptional: !tx.RequireTLS && tlsIsOptional(m.Header),
 	}
-	f := &forwarder{Options: &in.Options, world: tx.world, sender: tx.Sender, own: e.Authentic,
-		header: m.Header, open: func() (io.Reader, error) { return m.Original(), nil }}
+	f := &forwarder{Options: &in.Options, world: tx.world, sender: tx.Sender, own: !tx.Client.User.IsNull(),
+		proven: tx.proven(), spfOnly: tx.verdict != nil && tx.verdict.PassedBySPFOnly(),
+		related: func(a, b string) bool { return in.related(ctx, a, b) },
+		header:  m.Header, open: func() (io.Reader, error) { return m.Original(), nil }}
 	copies := map[string]int{} // place in e.Recipients by target
 	for _, a := range tx.accepted {
 		rcpts, err := f.copies(a.Address, a.destination)
@@ -39,7 +46,9 @@ func (in *Inbound) envelope(tx *Transaction, m *message.Message) (*queue.Envelop
 		for _, r := range rcpts {
 			r.Original, r.Notify = a.Original, a.Notify
 			if at, ok := copies[copyKey(r)]; ok {
-				e.Recipients[at].Fields = f.deliveredTo(r.Alias) + e.Recipients[at].Fields
+				if !r.Mailbox {
+					e.Recipients[at].Fields = f.deliveredTo(r.Alias) + e.Recipients[at].Fields
+				}
 				continue
 			}
 			copies[copyKey(r)] = len(e.Recipients)
@@ -52,6 +61,9 @@ func (in *Inbound) envelope(tx *Transaction, m *message.Message) (*queue.Envelop
 
 // copyKey is equal for copies that would be the same message in the same mailbox.
 func copyKey(r queue.Recipient) string {
+	if r.Mailbox {
+		return "=" + r.Address.Key()
+	}
 	return r.Address.Local + "@" + r.Address.Domain + " " + strings.Join(r.Via, "/") + strings.Join(r.Pipe, " ")
 }
 
@@ -68,16 +80,26 @@ func needsUTF8(e *queue.Envelope, h message.Header) bool {
 	return false
 }
 
+// tlsIsOptional: "TLS-Required: No" (RFC 8689 section 5). Twice it means nothing.
+func tlsIsOptional(h message.Header) bool {
+	return h.Count("TLS-Required") == 1 && strings.EqualFold(strings.TrimSpace(h.Get("TLS-Required")), "no")
+}
+
 // A forwarder makes the copies of one message.
 type forwarder struct {
 	*Options
 	world  *domains.Set
 	sender address.Address
 	own    bool // submitted by a user of ours: the sender is not rewritten
-	header message.Header
-	open   func() (io.Reader, error)
+	proven bool // the message is from its author's domain
+	// spfOnly says that it passed DMARC, but will not pass it again once it has left here.
+	spfOnly bool
+	related func(a, b string) bool // domains of one organisation; nil: all that might be
+	header  message.Header
+	open    func() (io.Reader, error)
 
-	signatures map[string]string // by domain, made when first needed
+	signatures  map[string]string          // by domain, made when first needed
+	returnPaths map[string]address.Address // by SRS domain, for a token of it is stored
 }
 
 // copies makes the recipients for an address that leads to where.
@@ -91,24 +113,43 @@ func (f *forwarder) copies(to address.Address, where destination) ([]queue.Recip
 	case !where.back.IsNull():
 		return []queue.Recipient{{Address: where.back, Alias: to}}, nil
 	}
-	returnPath, err := f.returnPath(where.domain)
-	if err != nil {
-		return nil, err
-	}
-	signature, err := f.signature(where.domain)
-	if err != nil {
-		return nil, err
-	}
 	var list []queue.Recipient
 	for _, t := range where.targets {
-		r := queue.Recipient{Address: t.Address, Via: t.Via, Pipe: t.Pipe, ReturnPath: returnPath, Alias: to}
-		if len(t.Pipe) > 0 {
-			r.Address = to
+		if t.Mailbox {
+			list = append(list, f.stored(to, t))
+			continue
 		}
-		r.Fields = f.fields(to, t) + signature
+		r, err := f.forwarded(to, t, where.domain)
+		if err != nil {
+			return nil, err
+		}
 		list = append(list, r)
 	}
 	return list, nil
+}
+
+// stored is the copy for a mailbox. It ends its way here, so the sender stays who it is, and the
+// fields that tell where it came from are the mailbox server's to add.
+func (f *forwarder) stored(to address.Address, t aliases.Final) queue.Recipient {
+	user := t.Address
+	user.Local += t.Suffix
+	return queue.Recipient{Address: user, Mailbox: true, ReturnPath: f.sender, Alias: to}
+}
+
+// forwarded is the copy for a target of an address in d.
+func (f *forwarder) forwarded(to address.Address, t aliases.Final, d *domains.Domain) (queue.Recipient, error) {
+	r := queue.Recipient{Address: t.Address, Via: t.Via, Pipe: t.Pipe, Alias: to}
+	r.Rewrite = f.spfOnly && settingsOf(d).OnDMARCRefusal == config.RefusalRewrite
+	if len(t.Pipe) > 0 {
+		r.Address = to
+	}
+	signature, err := f.signature(d)
+	if err != nil {
+		return r, err
+	}
+	r.Fields = f.fields(to, t) + signature
+	r.ReturnPath, err = f.returnPath(d)
+	return r, err
 }
 
 // returnPath is under what reverse-path copies for a hosted domain leave: a stranger's sender
@@ -117,26 +158,36 @@ func (f *forwarder) returnPath(d *domains.Domain) (address.Address, error) {
 	if f.own || f.sender.IsNull() || d == nil {
 		return f.sender, nil
 	}
-	a, err := f.SRS.Forward(f.sender, f.srsDomain(d), f.Now())
-	if err != nil {
-		return a, reply.Internal(err)
+	name := f.srsDomain(d)
+	if a, ok := f.returnPaths[name]; ok {
+		return a, nil
 	}
+	a, err := f.SRS.Forward(f.sender, name, f.Now())
+	if errors.Is(err, srs.ErrTooLong) {
+		return a, reply.New(550, "5.1.7", "The sender's address is too long to be forwarded").Because(err)
+	}
+	if err != nil {
+		return a, storeReply(err)
+	}
+	if f.returnPaths == nil {
+		f.returnPaths = map[string]address.Address{}
+	}
+	f.returnPaths[name] = a
 	return a, nil
 }
 
 // signature is ours for a forwarded message, in the name of the domain that its reverse-path is
-// in: whoever did not sign is then authenticated as forwarded by us. A message that claims to be
-// from a hosted domain is not signed on the way in, for that would make a forgery genuine.
+// in: whoever did not sign is then authenticated as forwarded by us.
 func (f *forwarder) signature(d *domains.Domain) (string, error) {
 	if f.own || d == nil {
-		return "", nil
-	}
-	if from, err := f.header.From(); err != nil || f.world.Get(from.Domain) != nil {
 		return "", nil
 	}
 	name := f.srsDomain(d)
 	if s, ok := f.signatures[name]; ok {
 		return s, nil
+	}
+	if from, err := f.header.From(); err != nil || !f.mayVouch(from, name) {
+		return "", nil
 	}
 	msg, err := f.open()
 	if err != nil {

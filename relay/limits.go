@@ -8,9 +8,10 @@ import (
 	"relayd/address"
 )
 
-// limits bound by the hour what one user sends and what one source tries at a catch-all, so that
-// a stolen password or a list of guessed names cannot cost the mailbox behind it its good name.
-// Safe for concurrent use.
+// limits bound by the hour what one user sends, what one source tries at a catch-all, and how many
+// SRS addresses it makes up: so that a stolen password or a list of guessed names cannot cost the
+// mailbox behind it its good name, and nobody finds a hash by trying. A source is an IPv4 address
+// or an IPv6 /64. Safe for concurrent use.
 type limits struct {
 	now func() time.Time
 
@@ -18,20 +19,26 @@ type limits struct {
 	began   time.Time // of the hour that is counted
 	sent    map[address.Address]int
 	guesses map[netip.Prefix]map[string]bool
+	forgers map[netip.Prefix]int // forged SRS addresses
 }
 
 // maxSources bounds the memory of one hour: past it the counting begins anew.
 const maxSources = 20_000
+
+// maxForged is how many SRS addresses with a wrong hash one source may try in an hour. A forwarder
+// that returns spam of others does so now and then; to find one hash takes more than 2^40 tries.
+const maxForged = 100
 
 func newLimits(now func() time.Time) *limits { return &limits{now: now} }
 
 // turn begins a new hour when the old one is over. The caller holds mu.
 func (l *limits) turn() {
 	now := l.now()
-	if age := now.Sub(l.began); age >= 0 && age < time.Hour && len(l.guesses) < maxSources {
+	if age := now.Sub(l.began); age >= 0 && age < time.Hour && len(l.guesses)+len(l.forgers) < maxSources {
 		return
 	}
-	l.began, l.sent, l.guesses = now, map[address.Address]int{}, map[netip.Prefix]map[string]bool{}
+	l.began, l.sent = now, map[address.Address]int{}
+	l.guesses, l.forgers = map[netip.Prefix]map[string]bool{}, map[netip.Prefix]int{}
 }
 
 // maySend counts a message of user, and is false when it is one too many. 0 is no limit.
@@ -50,27 +57,49 @@ func (l *limits) maySend(user address.Address, limit int) bool {
 }
 
 // mayTry notes that a source has tried an address that only the catch-all takes, and is false
-// when it has tried too many different ones. A source is an IPv4 address or an IPv6 /64.
+// when it has tried too many different ones.
 func (l *limits) mayTry(ip netip.Addr, to address.Address, limit int) bool {
 	if limit == 0 {
 		return true
 	}
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	source, _ := ip.Prefix(bits) // of a valid length; the zero Prefix serves for no address
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()
-	tried := l.guesses[source]
+	tried := l.guesses[source(ip)]
 	if tried == nil {
 		tried = map[string]bool{}
-		l.guesses[source] = tried
+		l.guesses[source(ip)] = tried
 	}
 	if !tried[to.Key()] && len(tried) >= limit {
 		return false
 	}
 	tried[to.Key()] = true
 	return true
+}
+
+// mayReverse is false for a source that has forged too many SRS addresses. A true one is then
+// refused as well, for now: else the refusals of the others would tell it apart.
+func (l *limits) mayReverse(ip netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn()
+	return l.forgers[source(ip)] < maxForged
+}
+
+// forged notes that a source has tried an SRS address that no secret of ours signed.
+func (l *limits) forged(ip netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn()
+	l.forgers[source(ip)]++
+}
+
+// source is what is counted as one. The zero Prefix serves for no address.
+func source(ip netip.Addr) netip.Prefix {
+	bits := 32
+	if ip = ip.Unmap(); ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits) // of a valid length
+	return p
 }

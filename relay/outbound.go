@@ -23,73 +23,59 @@ func NewOutbound(opt Options, c *delivery.Client) *Outbound { return &Outbound{o
 
 // Group implements queue.Deliverer.
 func (out *Outbound) Group(r *queue.Recipient) string {
-	if way := out.ownWay(r); way != "" {
-		return way
+	if w := out.way(out.Domains(), r); w.group != "" {
+		return w.group
 	}
 	return out.client.Group(r.Address.Domain)
 }
 
 // Learn implements queue.Deliverer.
 func (out *Outbound) Learn(ctx context.Context, r *queue.Recipient) {
-	if out.ownWay(r) == "" {
+	if out.way(out.Domains(), r).group == "" {
 		out.client.Learn(ctx, r.Address.Domain)
 	}
-}
-
-// ownWay names the way of a recipient that is not its domain's mail exchangers; "" if it is.
-func (out *Outbound) ownWay(r *queue.Recipient) string {
-	switch {
-	case len(r.Pipe) > 0:
-		return "program " + r.Pipe[0]
-	case len(r.Via) > 0:
-		return "via " + strings.Join(r.Via, "/")
-	case out.isLocal(out.Domains(), r):
-		return "local"
-	case !out.Config.Outbound.Smarthost.IsZero():
-		return "smarthost"
-	}
-	return ""
-}
-
-// isLocal reports whether a recipient must be looked up here before it can go anywhere.
-func (out *Outbound) isLocal(world *domains.Set, r *queue.Recipient) bool {
-	return len(r.Via) == 0 && len(r.Pipe) == 0 &&
-		(world.Get(r.Address.Domain) != nil || r.Address.Domain == out.Config.Hostname)
 }
 
 // Deliver implements queue.Deliverer.
 func (out *Outbound) Deliver(ctx context.Context, w *queue.Work) []queue.Outcome {
 	world := out.Domains()
 	outcomes := make([]queue.Outcome, len(w.Indexes))
-	byCopy := map[string][]int{} // places in w.Indexes of recipients that get the same bytes
-	var order []string
+	copies := map[string]*transfer{}
+	var order []*transfer
 	for n, i := range w.Indexes {
 		r := &w.Envelope.Recipients[i]
-		switch {
-		case len(r.Pipe) > 0:
+		switch by := out.way(world, r); by.kind {
+		case byProgram:
 			outcomes[n] = outcome(delivery.Pipe(ctx, r.Pipe, out.message(w, []int{i})))
-		case out.isLocal(world, r):
+		case byAlias:
 			outcomes[n] = out.expand(world, w, r)
 		default:
-			key := r.Address.Domain + "\x00" + r.ReturnPath.String() + "\x00" + r.Fields
-			if byCopy[key] == nil {
-				order = append(order, key)
+			key := by.group + "\x00" + r.Address.Domain + "\x00" + r.ReturnPath.String() + "\x00" + r.Fields
+			if copies[key] == nil {
+				copies[key] = &transfer{route: by.route}
+				order = append(order, copies[key])
 			}
-			byCopy[key] = append(byCopy[key], n)
+			copies[key].places = append(copies[key].places, n)
 		}
 	}
-	for _, key := range order {
-		places := byCopy[key]
-		indexes := make([]int, len(places))
-		for k, n := range places {
+	for _, t := range order {
+		indexes := make([]int, len(t.places))
+		for k, n := range t.places {
 			indexes[k] = w.Indexes[n]
 		}
-		results := out.client.Deliver(ctx, out.route(&w.Envelope.Recipients[indexes[0]]), out.message(w, indexes))
-		for k, n := range places {
+		results := out.client.Deliver(ctx, t.route, out.message(w, indexes))
+		out.sendRewritten(ctx, w, t, results)
+		for k, n := range t.places {
 			outcomes[n] = outcome(results[k])
 		}
 	}
 	return outcomes
+}
+
+// A transfer is for the recipients of one domain that get the same bytes by the same way.
+type transfer struct {
+	route  delivery.Route
+	places []int // in Work.Indexes
 }
 
 // message is the transaction for recipients that get the same copy.
@@ -98,7 +84,8 @@ func (out *Outbound) message(w *queue.Work, indexes []int) *delivery.Message {
 	first := e.Recipients[indexes[0]]
 	m := &delivery.Message{
 		ReturnPath: first.ReturnPath, Size: e.Size + int64(len(first.Fields)),
-		EightBit: e.EightBit, UTF8: e.UTF8, Body: withFields(first.Fields, w.Body),
+		EightBit: e.EightBit, UTF8: e.UTF8, RequireTLS: e.RequireTLS, TLSOptional: e.TLSOptional,
+		Body: withFields(first.Fields, w.Body),
 	}
 	if first.Alias.IsNull() { // how a forwarded copy fares is not the sender's to learn from others
 		m.Return, m.EnvelopeID = e.Return, e.EnvelopeID
@@ -128,19 +115,9 @@ func withFields(fields string, open func() (io.ReadCloser, error)) func() (io.Re
 	}
 }
 
-// route is the way out for a recipient.
-func (out *Outbound) route(r *queue.Recipient) delivery.Route {
-	route := delivery.Route{Domain: r.Address.Domain, Hosts: r.Via}
-	if smart := out.Config.Outbound.Smarthost; len(r.Via) == 0 && !smart.IsZero() {
-		route.Hosts, route.User, route.Password = []string{smart.Addr()}, smart.User, smart.Password
-		route.TLS = map[string]delivery.TLSMode{"submission": delivery.StartTLS, "submissions": delivery.Implicit}[smart.Scheme]
-	}
-	return route
-}
-
 // outcome says what a delivery result means for the queue.
 func outcome(r delivery.Result) queue.Outcome {
-	o := queue.Outcome{Reply: r.Reply, Host: r.Host, Reported: r.DSN, Strained: r.Strained, State: queue.Waiting}
+	o := queue.Outcome{Reply: r.Reply, Host: r.Host, Reported: r.DSN, Strained: r.Strained, TLS: r.TLS.String(), State: queue.Waiting}
 	switch {
 	case r.Reply.Positive():
 		o.State = queue.Delivered

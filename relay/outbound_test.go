@@ -17,6 +17,7 @@ import (
 	"relayd/internal/sink"
 	"relayd/internal/testnet"
 	"relayd/queue"
+	"relayd/reply"
 )
 
 // world is a house whose mail leaves to a sink that is the mail exchanger of mailbox.test and
@@ -29,6 +30,12 @@ type world struct {
 }
 
 func openWorld(t *testing.T, toml string, opt sink.Options) *world {
+	return openWorldOf(t, toml, opt, exampleTest)
+}
+
+// openWorldOf is openWorld with other files.
+func openWorldOf(t testing.TB, toml string, opt sink.Options, files map[string]string) *world {
+	t.Helper()
 	opt.Addr, opt.Hostname = "127.0.0.1:0", "mx.mailbox.test"
 	s, err := sink.Start(opt)
 	if err != nil {
@@ -37,7 +44,7 @@ func openWorld(t *testing.T, toml string, opt sink.Options) *world {
 	t.Cleanup(func() { s.Close() })
 	names := testnet.NewDNS(t, "mailbox.test. 60 IN MX 10 mx.mailbox.test.\nelsewhere.test. 60 IN MX 10 mx.mailbox.test.\nmx.mailbox.test. 60 IN A 127.0.0.1\n"+
 		"example.test. 60 IN MX 10 mx.mailbox.test.\n")
-	h := build(t, toml, exampleTest)
+	h := build(t, toml, files)
 	h.Now = time.Now
 	addr := netip.MustParseAddrPort(s.Addr())
 	c := delivery.New(delivery.Options{
@@ -71,17 +78,26 @@ func (w *world) send(c *Client, sender string, rcpts []string, text string) {
 
 func (w *world) wait(n int) []*sink.Message {
 	w.t.Helper()
+	return messagesAt(w.t, w.sink, n)
+}
+
+// messagesAt returns what has come to a sink once that are n messages.
+func messagesAt(t testing.TB, s *sink.Sink, n int) []*sink.Message {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	list, err := w.sink.Wait(ctx, n)
+	list, err := s.Wait(ctx, n)
 	if err != nil {
-		w.t.Fatalf("waiting for %d messages, %d came: %v", n, len(list), err)
+		t.Fatalf("waiting for %d messages, %d came: %v", n, len(list), err)
 	}
 	return list
 }
 
+// queueFirst has nobody wait for the destination.
+const queueFirst = "[forward]\nanswer_within = \"0s\"\n"
+
 func TestForwardedMailLeaves(t *testing.T) {
-	w := openWorld(t, "", sink.Options{})
+	w := openWorld(t, queueFirst, sink.Options{})
 	w.send(stranger, "s@elsewhere.test", []string{"team@example.test"}, hello)
 	for _, m := range w.wait(2) {
 		if !strings.HasPrefix(m.From, "SRS0=") || len(m.Rcpts) != 1 || !strings.HasSuffix(string(m.Data), hello) {
@@ -138,7 +154,7 @@ func TestNobodyIsToldOfForgedMailThatFails(t *testing.T) {
 		}
 		return ""
 	}
-	w := openWorld(t, "", sink.Options{Reply: refuse})
+	w := openWorld(t, queueFirst, sink.Options{Reply: refuse})
 	w.send(stranger, "victim@elsewhere.test", []string{"shop@example.test"}, hello)
 	deadline := time.Now().Add(10 * time.Second)
 	for n := 1; n > 0 && time.Now().Before(deadline); {
@@ -192,6 +208,40 @@ func TestGroups(t *testing.T) {
 	} {
 		if got := out.Group(r); got != want {
 			t.Errorf("group %q, want %q", got, want)
+		}
+	}
+}
+
+// TestForwardThenAnswer: who sends to an alias hears from the destination itself, without learning
+// who is behind the alias, and only what neither takes nor refuses the message for good queues it.
+func TestForwardThenAnswer(t *testing.T) {
+	for _, c := range []struct{ says, want, queued string }{
+		{"", "250 2.0.0 Ok: forwarded as ", ""},
+		{"550 5.7.1 me@mailbox.test: our system has found that this is spam", "550 5.7.1 The destination refused the message: shop@example.test: our system has found that this is spam", ""},
+		{"452 4.2.2 over quota", "250 2.0.0 Ok: queued as ", "452 4.2.2 over quota"},
+		{"421 4.7.28 too fast", "250 2.0.0 Ok: queued as ", "421 4.7.28 too fast"},
+	} {
+		says := func(stage, _ string, _ int) string {
+			if stage == "dot" {
+				return c.says
+			}
+			return ""
+		}
+		w := openWorld(t, "", sink.Options{Reply: says})
+		_, got, err := w.offer(stranger, "s@elsewhere.test", []string{"shop@example.test"}, hello)
+		if err != nil {
+			got = reply.From(err)
+		}
+		if !strings.HasPrefix(got.String(), c.want) {
+			t.Errorf("%q is passed on as %q", c.says, got)
+		}
+		left := ""
+		w.work.List(func(e *queue.Envelope) bool { left = e.Recipients[0].LastReply; return true })
+		if left != c.queued {
+			t.Errorf("%q leaves %q in the queue", c.says, left)
+		}
+		if n := w.sink.Count(); (n == 1) != (c.says == "") {
+			t.Errorf("%q: %d arrived", c.says, n)
 		}
 	}
 }

@@ -2,9 +2,10 @@
 // it, and how it enters and leaves the queue. The server on one side and the client on the other
 // know SMTP; here is what this relay does with mail.
 //
-// Mail of strangers is taken for hosted addresses only. It is forwarded to where the address
-// leads, unchanged but for fields in front, under a reverse-path of ours (SRS), so that it passes
-// SPF there. Mail of users who logged in goes anywhere, signed by the domain of its From, under
+// Mail of strangers is taken for hosted addresses only, and only if SPF, DKIM and DMARC do not show
+// that it is forged. It is forwarded to where the address leads, unchanged but for fields in front,
+// under a reverse-path of ours (SRS), so that it passes SPF there; a forgery of ours is refused, for
+// it would leave here as genuine. Mail of users who logged in goes anywhere, signed by the domain of its From, under
 // an address that the user may use. An address of a hosted domain is always looked up here and
 // never leaves by its MX.
 package relay
@@ -19,10 +20,10 @@ import (
 	"time"
 
 	"relayd/address"
-	"relayd/aliases"
 	"relayd/config"
 	"relayd/dkim"
 	"relayd/domains"
+	"relayd/mailauth"
 	"relayd/message"
 	"relayd/queue"
 	"relayd/reply"
@@ -35,6 +36,7 @@ type Options struct {
 	Config   *config.Config
 	Domains  func() *domains.Set
 	SRS      *srs.Rewriter
+	Checker  *mailauth.Checker // of what strangers send
 	Verifier *users.Verifier
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -97,7 +99,14 @@ func (in *Inbound) Mail(_ context.Context, tx *Transaction) error {
 
 // Recipient judges a forward-path and notes where it leads.
 func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) error {
+	reversing := srs.IsSRS(r.Address.Local) && in.rewritesWith(tx.world, r.Address.Domain)
+	if reversing && !in.limits.mayReverse(tx.Client.IP) {
+		return reply.New(450, "4.2.1", "You have tried too many forged addresses of this server within the hour, please try <%s> later", r.Address)
+	}
 	where, err := in.locate(tx.world, tx.Sender, r.Address)
+	if errors.Is(err, srs.ErrForged) {
+		in.limits.forged(tx.Client.IP)
+	}
 	if err != nil {
 		return err
 	}
@@ -111,116 +120,6 @@ func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) er
 	return nil
 }
 
-// A destination is where an accepted address leads.
-type destination struct {
-	remote   bool            // not ours: to the domain's mail exchangers
-	back     address.Address // an SRS address: back to this sender
-	targets  []aliases.Final
-	held     bool // postmaster mail that nobody is named for
-	catchAll bool // the address has no alias of its own
-	domain   *domains.Domain
-}
-
-type accepted struct {
-	Recipient
-	destination
-}
-
-// locate finds where mail from sender for an address leads.
-func (opt *Options) locate(world *domains.Set, sender, to address.Address) (destination, error) {
-	d := world.Get(to.Domain)
-	switch {
-	case srs.IsSRS(to.Local) && opt.rewritesWith(world, to.Domain):
-		return opt.reverse(sender, to)
-	case d == nil && to.Domain == opt.Config.Hostname && isPostmaster(to.Local):
-		return opt.postmaster(world, to)
-	case d == nil:
-		return destination{remote: true}, nil
-	case d.Broken != nil:
-		return destination{}, errUnavailable.Because(d.Broken)
-	}
-	view := &viewOf{Set: world}
-	res, err := aliases.Resolve(view, to)
-	switch {
-	case view.broken != nil:
-		return destination{}, errUnavailable.Because(view.broken)
-	case errors.Is(err, aliases.ErrNoSuchAddress) && isPostmaster(to.Local):
-		return opt.postmaster(world, to)
-	case errors.Is(err, aliases.ErrNoSuchAddress):
-		return destination{}, reply.New(550, "5.1.1", errUnknown, to)
-	case err != nil:
-		return destination{}, reply.Internal(err)
-	}
-	return destination{targets: res.Targets, domain: d, catchAll: res.Steps[0].Via == aliases.CatchAll}, nil
-}
-
-// A viewOf notices when an address leads through a domain that is broken at the moment: what it
-// leads to is then not known, which is no reason to refuse it nor to leave a target out.
-type viewOf struct {
-	*domains.Set
-	broken error
-}
-
-func (v *viewOf) Table(domain string) *aliases.Table {
-	if d := v.Get(domain); d != nil && d.Broken != nil {
-		v.broken = d.Broken
-	}
-	return v.Set.Table(domain)
-}
-
-func isPostmaster(local string) bool {
-	return strings.EqualFold(local, "postmaster") || strings.EqualFold(local, "abuse")
-}
-
-// postmaster takes mail that every domain must take (RFC 5321 section 4.5.1, RFC 2142) and that
-// no alias takes: to the admin's address, or kept until one is named.
-func (opt *Options) postmaster(world *domains.Set, to address.Address) (destination, error) {
-	where := destination{domain: world.Get(to.Domain)}
-	if where.targets = adminTargets(opt.Config, world); where.targets == nil {
-		where.held = true
-		opt.Log.Warn("mail for "+to.String()+" is held: have `postmaster` in relayd.toml name an address that gets mail, or an alias, then `relay-util queue-release`", "to", to.String())
-	}
-	return where, nil
-}
-
-// rewritesWith reports whether SRS addresses in a domain are ours.
-func (opt *Options) rewritesWith(world *domains.Set, name string) bool {
-	if world.Get(name) != nil || name == opt.Config.Forward.SRSDomain {
-		return true
-	}
-	for _, d := range world.All() {
-		if d.Settings.SRSDomain == name {
-			return true
-		}
-	}
-	return false
-}
-
-// srsDomain is the domain in whose name copies for d leave.
-func (opt *Options) srsDomain(d *domains.Domain) string {
-	switch {
-	case d.Settings.SRSDomain != "":
-		return d.Settings.SRSDomain
-	case opt.Config.Forward.SRSDomain != "":
-		return opt.Config.Forward.SRSDomain
-	}
-	return d.Name
-}
-
-// reverse leads a bounce back to whom the forwarded mail came from. Only bounces come to such an
-// address; for anybody else, and with a hash that is not ours, it does not exist.
-func (opt *Options) reverse(sender, to address.Address) (destination, error) {
-	unknown := reply.New(550, "5.1.1", errUnknown, to)
-	if !sender.IsNull() {
-		return destination{}, unknown.Because(errors.New("mail to an SRS address that is not a bounce"))
-	}
-	back, err := opt.SRS.Reverse(to, opt.Now())
-	if err != nil {
-		return destination{}, unknown.Because(err)
-	}
-	return destination{back: back}, nil
-}
-
 // Accept takes responsibility for a message, or says why not. Mail of strangers is tried at once, for
 // as long as answer_within says, so that they hear from the destination itself.
 func (in *Inbound) Accept(ctx context.Context, tx *Transaction, m *message.Message) (*reply.Reply, error) {
@@ -232,7 +131,7 @@ func (in *Inbound) Accept(ctx context.Context, tx *Transaction, m *message.Messa
 	if tx.Client.Submission {
 		err = in.completeSubmission(tx, m)
 	} else {
-		m.Prepend(in.received(tx))
+		err = in.authenticate(ctx, tx, m)
 	}
 	if err != nil {
 		return nil, err
@@ -240,7 +139,7 @@ func (in *Inbound) Accept(ctx context.Context, tx *Transaction, m *message.Messa
 	if tx.Client.Submission && !in.limits.maySend(tx.Client.User, in.Config.Limits.UserMessagesPerHour) {
 		return nil, reply.New(450, "4.7.1", "<%s> has sent the %d messages that are allowed within an hour, please try again later", tx.Client.User, in.Config.Limits.UserMessagesPerHour)
 	}
-	e, err := in.envelope(tx, m)
+	e, err := in.envelope(ctx, tx, m)
 	if err != nil {
 		return nil, err
 	}

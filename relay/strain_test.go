@@ -91,7 +91,7 @@ func openQueue(t *testing.T, s *sink.Sink) *queue.Queue {
 }
 
 // waitFor waits until f holds.
-func waitFor(t *testing.T, f func() bool) {
+func waitFor(t testing.TB, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(50 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -8,6 +8,7 @@ import (
 
 	"relayd/address"
 	"relayd/domains"
+	"relayd/mailauth"
 	"relayd/queue"
 )
 
@@ -27,10 +28,13 @@ type Transaction struct {
 	Sender     address.Address // reverse-path; zero is "<>"
 	Size       int64           // as declared, in bytes; 0 when it was not
 	UTF8       bool            // SMTPUTF8 was asked for
+	RequireTLS bool            // REQUIRETLS was asked for, under TLS
 	Return     string          // DSN RET: "", "FULL" or "HDRS"
 	EnvelopeID string          // DSN ENVID, decoded
 	world      *domains.Set    // the hosted domains as they were when it began
 	accepted   []accepted
+	verdict    *mailauth.Verdict // of a stranger's message; nil where it was not checked
+	checking   time.Duration     // how long that took
 }
 
 // A Recipient is what RCPT says.
@@ -54,7 +58,7 @@ func (tx *Transaction) LogAttrs() []any {
 	if len(tx.accepted) > 0 {
 		attrs = append(attrs, "to", quoted(tx.addresses()))
 	}
-	return attrs
+	return append(attrs, tx.authAttrs()...)
 }
 
 // protocol is the word for Received's "with" (RFC 3848, RFC 6531 section 4.3).

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,7 @@ func TestCapabilities(t *testing.T) {
 		"250-ENHANCEDSTATUSCODES", "250-SMTPUTF8", "250-SIZE 52428800", "250-LIMITS RCPTMAX=100", "250 STARTTLS")
 	d.startTLS()
 	wantLines(t, d.do("EHLO client.test", "250"), "250-mx.example.test at your service", "250-PIPELINING", "250-8BITMIME",
-		"250-ENHANCEDSTATUSCODES", "250-SMTPUTF8", "250-SIZE 52428800", "250 LIMITS RCPTMAX=100")
+		"250-ENHANCEDSTATUSCODES", "250-SMTPUTF8", "250-SIZE 52428800", "250-LIMITS RCPTMAX=100", "250 REQUIRETLS")
 
 	sub := serve(t, func(o *Options) { o.Submission = true })
 	d = sub.hello(t)
@@ -106,6 +107,29 @@ func TestAUTHDialogs(t *testing.T) {
 				d.do(lines[i], lines[i+1])
 			}
 		})
+	}
+}
+
+func TestRequireTLS(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.do("MAIL FROM:<a@x.test> REQUIRETLS", "530 5.7.10")
+	d.do(`MAIL FROM:<"a REQUIRETLS"@x.test>`, "250 2.1.0")
+	d.do("RSET", "250")
+	d.startTLS()
+	d.do("EHLO client.test", "250")
+	for _, parameter := range []string{" REQUIRETLS", " requiretls", ""} {
+		d.do("MAIL FROM:<a@x.test>"+parameter, "250 2.1.0")
+		d.do("RCPT TO:<b@example.test>", "250")
+		d.do("DATA", "354")
+		d.do("x\r\n.", "250 2.0.0")
+	}
+	var got []bool
+	for _, m := range s.relay.taken() {
+		got = append(got, m.requireTLS)
+	}
+	if !slices.Equal(got, []bool{true, true, false}) {
+		t.Errorf("REQUIRETLS was heard as %v", got)
 	}
 }
 

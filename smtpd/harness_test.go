@@ -33,6 +33,7 @@ type taken struct {
 	sender, user string
 	rcpts        []string
 	utf8         bool
+	requireTLS   bool
 	body         string
 }
 
@@ -82,6 +83,7 @@ func (f *fakeRelay) Accept(_ context.Context, tx *relay.Transaction, m *message.
 	p := f.pending(tx)
 	delete(f.open, tx)
 	p.sender, p.user, p.body, p.utf8 = tx.Sender.String(), tx.Client.User.String(), string(body), tx.UTF8
+	p.requireTLS = tx.RequireTLS
 	f.messages = append(f.messages, *p)
 	return reply.New(250, "2.0.0", "Ok: queued as %s", tx.ID), nil
 }

@@ -4,8 +4,8 @@
 // Relay. A session never reads a byte that the gate has not seen, and no text of an internal
 // error reaches a client.
 //
-// It offers PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS and LIMITS, and
-// on the submission ports AUTH and DSN. DSN is not offered to strangers, for a success report to
+// It offers PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS, REQUIRETLS (under
+// TLS) and LIMITS, and on the submission ports AUTH and DSN. DSN is not offered to strangers, for a success report to
 // a forged sender would be backscatter. CHUNKING is not offered: it saves nothing and doubles
 // the ways in which a body can end.
 package smtpd
@@ -123,6 +123,7 @@ func New(opt Options, r Relay) *Server {
 	s.smtp.MaxRecipients = opt.Limits.Recipients
 	s.smtp.AllowInsecureAuth = true // the gate asks for TLS: the library cannot see it
 	s.smtp.EnableSMTPUTF8 = true
+	s.smtp.EnableREQUIRETLS = true // the gate offers it under TLS, which the library cannot see
 	s.smtp.EnableDSN = opt.Submission
 	s.smtp.ErrorLog = slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug)
 	return s

@@ -46,8 +46,11 @@ func (s *session) Logout() error { return nil }
 // Mail opens a transaction.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	tx := relay.NewTransaction(s.client())
-	tx.Size, tx.UTF8 = opts.Size, opts.UTF8
+	tx.Size, tx.UTF8, tx.RequireTLS = opts.Size, opts.UTF8, opts.RequireTLS
 	tx.Return, tx.EnvelopeID = string(opts.Return), opts.EnvelopeID
+	if tx.RequireTLS && s.gate.tls == nil {
+		return s.answer(tx, reply.New(530, "5.7.10", "REQUIRETLS is only for mail that comes under TLS: say STARTTLS first"))
+	}
 	if from != "" {
 		a, err := address.FromPath(from, opts.UTF8)
 		if err != nil {

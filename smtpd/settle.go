@@ -116,7 +116,7 @@ func (g *gate) reword(verb string, code int, text string) string {
 }
 
 // capabilities rewrites the library's EHLO reply: our name first, STARTTLS where it can be said,
-// the size limit, and no CHUNKING.
+// REQUIRETLS where it can be kept, the size limit, and no CHUNKING.
 func (g *gate) capabilities(text string) string {
 	lines := []string{g.srv.opt.Hostname + " at your service"}
 	for i, l := range strings.Split(strings.TrimRight(text, "\r\n"), "\r\n") {
@@ -131,6 +131,9 @@ func (g *gate) capabilities(text string) string {
 	}
 	if g.tls == nil && g.srv.opt.TLS != nil {
 		lines = append(lines, "STARTTLS")
+	}
+	if g.tls != nil {
+		lines = append(lines, "REQUIRETLS")
 	}
 	var b bytes.Buffer
 	for i, l := range lines {

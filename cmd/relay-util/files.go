@@ -88,7 +88,7 @@ func (t *tool) world() (world, error) {
 		return world{}, err
 	}
 	store := domains.Open(domains.Options{
-		Dir: p.DomainsDir(), AllowPipe: p.Aliases.AllowPipe, Log: slog.New(slog.DiscardHandler),
+		Dir: p.DomainsDir(), AllowPipe: p.Aliases.AllowPipe, Mailboxes: p.Mailbox.LMTP != "", Log: slog.New(slog.DiscardHandler),
 	})
 	return world{p, store.Current()}, nil
 }

@@ -20,9 +20,9 @@ import (
 	"relayd/certs"
 	"relayd/config"
 	"relayd/control"
-	"relayd/delivery"
 	"relayd/dns"
 	"relayd/domains"
+	"relayd/mailauth"
 	"relayd/metrics"
 	"relayd/problem"
 	"relayd/queue"
@@ -42,7 +42,7 @@ type daemon struct {
 	certs     *certs.Store
 	store     *queue.LogStore
 	queue     *queue.Queue
-	client    *delivery.Client
+	outbound  *outbound
 	metrics   *metrics.Metrics
 	listeners []listener
 	servers   []*smtpd.Server
@@ -91,7 +91,7 @@ func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon,
 func (d *daemon) build() error {
 	conf, log := d.conf, d.log
 	d.domains = domains.Open(domains.Options{
-		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), AllowPipe: conf.Aliases.AllowPipe, Log: log,
+		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: log,
 	})
 	d.certs, _ = certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: log})
 	rewriter, err := newRewriter(conf)
@@ -100,14 +100,13 @@ func (d *daemon) build() error {
 	}
 	opt := relay.Options{
 		Config: conf, Domains: d.domains.Current, SRS: rewriter, Now: time.Now, Log: log,
-		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}),
+		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}), Checker: newChecker(conf),
 		Accepted: func(took time.Duration) { d.metrics.Accepted(took) },
 	}
-	d.client = delivery.New(delivery.Options{
-		Hostname: conf.Hostname, Port: conf.Outbound.Port, Family: conf.Outbound.IP, Times: delivery.DefaultTimes(), Log: log,
-		Resolver: dns.New(dns.Options{Servers: conf.DNS.Servers}), IsSelf: delivery.ListensOn(mxAddresses(d.listeners)),
-	})
-	outbound := relay.NewOutbound(opt, d.client)
+	if d.outbound, err = d.newOutbound(); err != nil {
+		return err
+	}
+	outbound := relay.NewOutbound(opt, d.outbound.client)
 	store, err := queue.OpenStore(queue.StoreOptions{
 		Dir: conf.QueueDir(), Group: outbound.Group, Log: log, ReserveBytes: 64 << 20, ReserveFiles: 100,
 		MaxMessages: int64(conf.Queue.MaxMessages), MaxBytes: int64(conf.Queue.MaxSize),
@@ -127,6 +126,13 @@ func (d *daemon) build() error {
 
 // goodDir is where the last good copies of the domains' files are kept.
 func goodDir(conf *config.Config) string { return filepath.Join(conf.StateDir, "lastgood") }
+
+// newChecker gives the checks of strangers' mail a resolver of their own, so that nobody can push
+// out of its cache what deliveries go by.
+func newChecker(conf *config.Config) *mailauth.Checker {
+	resolver := dns.New(dns.Options{Servers: conf.DNS.Servers, Trust: trust(conf.DNS.Trusted)})
+	return mailauth.New(mailauth.Options{Resolver: resolver, Hostname: conf.Hostname, Now: time.Now})
+}
 
 func newRewriter(conf *config.Config) (*srs.Rewriter, error) {
 	secrets, err := srs.LoadSecrets(filepath.Join(conf.StateDir, "srs-secrets"))
@@ -164,6 +170,7 @@ func (d *daemon) run(controlSocket net.Listener) {
 	d.serving.Go(func() { d.domains.Watch(d.ctx) })
 	d.serving.Go(func() { d.certs.Watch(d.ctx, certsEvery) })
 	d.serving.Go(func() { d.queue.Run(d.ctx) })
+	d.outbound.run(d)
 	d.serving.Go(func() { d.failed("control socket", d.control.Serve(controlSocket)) })
 	for _, l := range d.listeners {
 		d.serving.Go(func() { d.failed(l.service.name, d.serve(l)) })
@@ -212,7 +219,7 @@ func (d *daemon) end() {
 	d.control.Close()
 	d.web.Close()
 	d.serving.Wait()
-	d.client.Close()
+	d.outbound.close()
 	if err := d.store.Close(); err != nil {
 		d.log.Error("closing the queue", "error", err.Error())
 	}
@@ -249,7 +256,7 @@ func (d *daemon) Reload() problem.List {
 func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	d := domains.Open(domains.Options{
-		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Log: quiet,
+		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: quiet,
 	})
 	_, certProblems := certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: quiet})
 	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)

@@ -96,8 +96,9 @@ func (p *playground) furnish() error {
 		"relayd.toml": fmt.Sprintf("hostname = %q\npostmaster = %q\nstate_dir = %q\n[listen]\nsmtp = [%q]\nsubmission = [%q]\nsubmissions = [%q]\n"+
 			"[tls]\nallow_self_signed = true\n[outbound]\nsmarthost = %q\n[log]\nlevel = \"warn\"\n",
 			hostname, "admin@"+domain, filepath.Join(p.dir, "state"), freeAddress(2525), freeAddress(2587), freeAddress(2465), "smtp://"+p.sink.Addr()),
-		"domains/" + domain + "/users":   user + ":" + hash + "\n",
-		"domains/" + domain + "/aliases": "# whatever is not listed goes to the mailbox\n*: " + mailbox + "\n",
+		"domains/" + domain + "/users":       user + ":" + hash + "\n",
+		"domains/" + domain + "/domain.toml": "# there is no DNS to ask about strangers here\ndmarc = \"off\"\n",
+		"domains/" + domain + "/aliases":     "# whatever is not listed goes to the mailbox\n*: " + mailbox + "\n",
 	}
 	for selector, algo := range map[string]string{"demo-rsa": "rsa2048", "demo-ed": "ed25519"} {
 		text, err := dkim.Generate(algo)

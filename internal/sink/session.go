@@ -58,7 +58,10 @@ func (c *session) command(line string) error {
 		return errQuit
 	}
 	switch verb {
-	case "EHLO", "HELO":
+	case "EHLO", "HELO", "LHLO":
+		if (verb == "LHLO") != c.sink.opt.LMTP {
+			return c.say("500 5.5.1 this server speaks another protocol")
+		}
 		return c.hello(verb, arg)
 	case "STARTTLS":
 		return c.startTLS()
@@ -88,7 +91,7 @@ func (c *session) command(line string) error {
 }
 
 // extensions are those that can be offered, in the order of the EHLO reply.
-var extensions = []string{"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "STARTTLS", "AUTH"}
+var extensions = []string{"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "STARTTLS", "AUTH", "REQUIRETLS"}
 
 func (c *session) offers(extension string) bool {
 	if slices.Contains(c.sink.opt.Without, extension) {
@@ -99,6 +102,8 @@ func (c *session) offers(extension string) bool {
 		return c.sink.opt.TLSConfig != nil && c.tls == nil
 	case "AUTH":
 		return c.sink.opt.Users != nil
+	case "REQUIRETLS":
+		return c.tls != nil // RFC 8689 section 4.1
 	}
 	return true
 }
@@ -199,7 +204,7 @@ func (c *session) mail(arg string) error {
 // mailParams and rcptParams say which extension a parameter belongs to.
 var (
 	mailParams = map[string]string{
-		"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN", "AUTH": "AUTH",
+		"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN", "AUTH": "AUTH", "REQUIRETLS": "REQUIRETLS",
 	}
 	rcptParams = map[string]string{"NOTIFY": "DSN", "ORCPT": "DSN"}
 )
@@ -247,6 +252,9 @@ func (c *session) data() error {
 		return c.say("552 5.3.4 message is too large")
 	}
 	m.Data, m.At = body, time.Now()
+	if c.sink.opt.LMTP {
+		return c.answerEach(m)
+	}
 	script := c.sink.scripted("dot", m.From)
 	if script == "" {
 		return c.say(fmt.Sprintf("250 2.0.0 Ok: queued as %d", c.sink.take(m)))
@@ -256,4 +264,27 @@ func (c *session) data() error {
 	}
 	_, err = c.act(script)
 	return err
+}
+
+// answerEach gives each recipient a reply of its own, and keeps the message for those who took it.
+func (c *session) answerEach(m *Message) error {
+	replies := make([]string, len(m.Rcpts))
+	var took, args []string
+	for i, rcpt := range m.Rcpts {
+		if replies[i] = c.sink.scripted("dot", rcpt); replies[i] == "" {
+			replies[i] = "250 2.0.0 <" + rcpt + "> saved"
+		}
+		if replies[i][0] == '2' {
+			took, args = append(took, rcpt), append(args, m.RcptArgs[i])
+		}
+	}
+	if m.Rcpts, m.RcptArgs = took, args; len(took) > 0 {
+		c.sink.take(m)
+	}
+	for _, r := range replies {
+		if _, err := c.act(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }

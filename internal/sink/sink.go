@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,11 +22,15 @@ import (
 // Options say what a Sink offers and how it behaves. The zero value is a friendly server on a
 // free port of 127.0.0.1.
 type Options struct {
-	Addr     string // to listen on; default "127.0.0.1:0"
+	Addr     string // to listen on, the path of a unix socket if it begins with "/"; default "127.0.0.1:0"
 	Hostname string // in the greeting and after EHLO; default "sink.test"
 
 	TLSConfig   *tls.Config // with it, STARTTLS is offered
 	ImplicitTLS bool        // TLS from the first byte on, as on port 465; needs TLSConfig
+
+	// LMTP has it speak LMTP (RFC 2033): LHLO in place of EHLO, and a reply for each recipient after
+	// the message, for which Reply is asked with the recipient as arg.
+	LMTP bool
 
 	Without []string          // extensions that are not offered, such as "PIPELINING" or "DSN"
 	MaxSize int               // of a message in bytes, for SIZE; default 64 MiB
@@ -96,7 +101,11 @@ func Start(opt Options) (*Sink, error) {
 	if opt.ImplicitTLS && opt.TLSConfig == nil {
 		return nil, fmt.Errorf("sink: implicit TLS needs a TLS configuration")
 	}
-	l, err := net.Listen("tcp", opt.Addr)
+	network := "tcp"
+	if strings.HasPrefix(opt.Addr, "/") {
+		network = "unix"
+	}
+	l, err := net.Listen(network, opt.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("sink: %w", err)
 	}
@@ -138,7 +147,7 @@ func (s *Sink) drop(conn net.Conn) {
 	delete(s.open, conn)
 }
 
-// Addr is where the server listens, as IP:port.
+// Addr is where the server listens, as IP:port or the path of its socket.
 func (s *Sink) Addr() string { return s.listener.Addr().String() }
 
 // Close stops listening, closes all connections and waits for their goroutines. It may be called

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"relayd/config"
+	"relayd/delivery"
+	"relayd/dns"
+)
+
+func TestStatusTellsOfTLSThatIsGone(t *testing.T) {
+	state := t.TempDir()
+	file := files(t, map[string]string{"relayd.toml": fmt.Sprintf(
+		"hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n", state)})
+	conf, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(ago time.Duration) string { return time.Now().Add(-ago).Format(time.RFC3339) }
+	hosts := fmt.Sprintf(`{"mx.elsewhere.test":{"since":%q,"last":%q,"lost":%[2]q,"clear":%[3]q}}`, at(900*time.Hour), at(30*time.Hour), at(time.Hour))
+	if err := os.WriteFile(filepath.Join(state, "tls-hosts"), []byte(hosts), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d, err := start(ctx, conf, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := d.Status(); !strings.Contains(s.Warnings.Error(), "mx.elsewhere.test used to have TLS; since ") {
+		t.Errorf("warnings: %v", s.Warnings)
+	}
+	stop()
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+	for _, folder := range []string{"mta-sts", "tlsrpt"} {
+		name := filepath.Join(state, folder)
+		if err := os.RemoveAll(name); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := start(t.Context(), conf, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("started although %s is a file", folder)
+		}
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestWordsOfTheSettings: what config calls by a name is known under it where it is used.
+func TestWordsOfTheSettings(t *testing.T) {
+	for word, want := range map[string]delivery.Demand{
+		config.TLSNone: delivery.DemandNone, config.TLSMay: delivery.DemandMay,
+		config.TLSEncrypt: delivery.DemandEncrypt, config.TLSVerify: delivery.DemandVerify,
+	} {
+		if got := demands(map[string]string{"*": word})["*"]; got != want {
+			t.Errorf("%s is %s", word, got)
+		}
+	}
+	for word, want := range map[config.Trust]dns.Trust{
+		config.TrustAuto: dns.TrustLocal, config.TrustYes: dns.TrustAll, config.TrustNo: dns.TrustNone,
+	} {
+		if got := trust(word); got != want {
+			t.Errorf("%d is %d", word, got)
+		}
+	}
+	for word, want := range map[string]string{config.IPAuto: "ip", config.IPv4: "ip4", config.IPv6: "ip6"} {
+		if got := network(word); got != want {
+			t.Errorf("%s is %s", word, got)
+		}
+	}
+}

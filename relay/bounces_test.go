@@ -1,0 +1,205 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"relayd/internal/sink"
+	"relayd/queue"
+	"relayd/srs"
+)
+
+// withSRS gives a house a rewriter with tokens.
+func (h *house) withSRS(tokens srs.TokenStore) *house {
+	h.t.Helper()
+	rewriter, err := srs.New(srs.Options{Secrets: [][]byte{[]byte("new"), []byte("secret")}, Tokens: tokens})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.SRS = rewriter
+	return h
+}
+
+// TestEveryBounceFindsItsWayBack: whatever the sender was, mail to the reverse-path of its copy goes
+// to where a bounce belongs, and is not rewritten itself.
+func TestEveryBounceFindsItsWayBack(t *testing.T) {
+	tokens, err := srs.OpenTokens(filepath.Join(t.TempDir(), "tokens"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tokens.Close() })
+	h := build(t, "", exampleTest).withSRS(tokens)
+	long := strings.Repeat("l", 60) + "@elsewhere.test"
+	for sender, c := range map[string]struct{ prefix, back string }{
+		"s@elsewhere.test":                            {"SRS0=", "s@elsewhere.test"},
+		"Mixed.Case+tag@elsewhere.test":               {"SRS0=", "Mixed.Case+tag@elsewhere.test"},
+		"SRS0=abcd=XY=origin.test=s@elsewhere.test":   {"SRS1=", "SRS0=abcd=XY=origin.test=s@elsewhere.test"},
+		"SRS1=efgh=hop.test==abcd=XY=o.test=s@b.test": {"SRS1=", "SRS0=abcd=XY=o.test=s@hop.test"},
+		long: {"SRS0=", long},
+	} {
+		e, _, err := h.deliver(stranger, sender, []string{"shop@example.test"}, from("a@unknown.test"))
+		if err != nil {
+			t.Errorf("%s: %v", sender, err)
+			continue
+		}
+		out := e.Recipients[0].ReturnPath
+		if !strings.HasPrefix(out.Local, c.prefix) || out.Domain != "example.test" {
+			t.Errorf("%s leaves as %s", sender, out)
+		}
+		e, _, err = h.deliver(stranger, "", []string{strings.ToLower(out.Local) + "@example.test"}, "From: <>\r\n\r\nbounce\r\n")
+		if err != nil {
+			t.Errorf("%s: %v", out, err)
+			continue
+		}
+		if r := e.Recipients[0]; !strings.EqualFold(r.Address.String(), c.back) || !r.ReturnPath.IsNull() {
+			t.Errorf("the bounce to %s goes to %+v", out, r)
+		}
+	}
+}
+
+// An address that an older secret signed is good until it expires.
+func TestBouncesSurviveANewSecret(t *testing.T) {
+	h := build(t, "", exampleTest)
+	e, _, err := h.deliver(stranger, "s@elsewhere.test", []string{"shop@example.test"}, hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.withSRS(nil).deliver(stranger, "", []string{e.Recipients[0].ReturnPath.String()}, hello); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestForgersOfBounceAddressesAreSlowedDown(t *testing.T) {
+	h := build(t, "", exampleTest)
+	now := noon
+	h.Now = func() time.Time { return now }
+	h.limits = newLimits(h.Now)
+	genuine, err := h.SRS.Forward(mailbox(t, "s@elsewhere.test"), "example.test", noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(from, to string) string {
+		c := *stranger
+		c.IP = netip.MustParseAddr(from)
+		if _, _, err := h.offer(&c, "", []string{to}, hello); err != nil {
+			return err.Error()[:9]
+		}
+		return ""
+	}
+	forged := func(n int) string { return fmt.Sprintf("SRS0=%08d=BB=x.test=a@example.test", n) }
+	for n := range maxForged {
+		if got := try("2001:db8::1", forged(n)); got != "550 5.1.1" {
+			t.Fatalf("forgery %d: %s", n, got)
+		}
+	}
+	for _, c := range []struct{ from, to, want string }{
+		{"2001:db8::ffff", forged(0), "450 4.2.1"},
+		{"2001:db8::1", genuine.String(), "450 4.2.1"}, // or the answer would tell it from a forged one
+		{"2001:db8::1", "me@example.test", ""},
+		{"2001:db8:0:1::1", genuine.String(), ""},
+		{"192.0.2.7", genuine.String(), ""},
+		{"::ffff:192.0.2.7", forged(0), "550 5.1.1"},
+	} {
+		if got := try(c.from, c.to); got != c.want {
+			t.Errorf("%s to %s: %q, want %q", c.from, c.to, got, c.want)
+		}
+	}
+	now = now.Add(time.Hour)
+	if got := try("2001:db8::1", genuine.String()); got != "" {
+		t.Errorf("an hour later: %s", got)
+	}
+}
+
+// A fullDisk is a TokenStore that has no room.
+type fullDisk struct{}
+
+func (fullDisk) Put(string, time.Time) (string, error) {
+	return "", fmt.Errorf("writing: %w", syscall.ENOSPC)
+}
+func (fullDisk) Get(string) (string, bool) { return "", false }
+
+func TestSendersThatCannotBeRewritten(t *testing.T) {
+	long := strings.Repeat("l", 60) + "@elsewhere.test"
+	for want, tokens := range map[string]srs.TokenStore{"452 4.3.1": fullDisk{}, "550 5.1.7": nil} {
+		h := build(t, "", exampleTest).withSRS(tokens)
+		if _, _, err := h.deliver(stranger, long, []string{"shop@example.test"}, hello); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// refusesMailbox is a destination that refuses what comes for the mailbox behind the alias, when it
+// has all of it, and takes everything else.
+func refusesMailbox(stage, arg string, _ int) string {
+	if stage == "rcpt" && arg == "me@mailbox.test" {
+		return "550 5.2.1 <me@mailbox.test> is disabled, says mx.mailbox.test"
+	}
+	return ""
+}
+
+// TestDSNsOfForwardedMail: who has really sent a message hears that it failed after it was taken,
+// and not where it was going. Nobody else does.
+func TestDSNsOfForwardedMail(t *testing.T) {
+	w := openWorld(t, queueFirst, sink.Options{Reply: refusesMailbox})
+	w.names.Set(strangersDNS + "softfail.test. TXT \"v=spf1 ~all\"\n")
+	for _, c := range []struct {
+		sender, fields string
+		told           bool
+	}{
+		{"s@elsewhere.test", "", true},
+		{"s@elsewhere.test", "Auto-Submitted: no\r\n", true},
+		{"s@unknown.test", "", false},
+		{"s@softfail.test", "", false},
+		{"", "", false},
+		{"s@elsewhere.test", "Auto-Submitted: auto-replied\r\n", false},
+		{"s@elsewhere.test", "List-Id: <list.elsewhere.test>\r\n", false},
+		{"s@elsewhere.test", "Precedence: bulk\r\n", false},
+		{"s@elsewhere.test", "Content-Type: multipart/report; boundary=x\r\n", false},
+	} {
+		before := w.sink.Count()
+		w.send(stranger, c.sender, []string{"shop@example.test"}, c.fields+from("a@unknown.test"))
+		if c.told {
+			m := w.wait(before + 1)[before]
+			if m.From != "" || m.Rcpts[0] != c.sender || strings.Contains(string(m.Data), "mailbox.test") {
+				t.Errorf("%+v: from <%s> to %q: %s", c, m.From, m.Rcpts, m.Data)
+			}
+			if !strings.Contains(string(m.Data), "Final-Recipient: rfc822; shop@example.test") {
+				t.Errorf("%+v: the alias is not named in %s", c, m.Data)
+			}
+		}
+		w.untilEmpty()
+		if n := w.sink.Count() - before; n > 1 || (n == 1) != c.told {
+			t.Errorf("%+v: %d DSNs", c, n)
+		}
+	}
+}
+
+// TestForgedSendersAreNeverTold: a wave of spam in the names of others must not become a wave of
+// DSNs to them.
+func TestForgedSendersAreNeverTold(t *testing.T) {
+	w := openWorld(t, queueFirst, sink.Options{Reply: refusesMailbox})
+	w.names.Set(strangersDNS)
+	for n := range 300 {
+		domain := []string{"unknown.test", "none.test", "quarantine.test"}[n%3]
+		w.send(stranger, fmt.Sprintf("victim%d@%s", n, domain), []string{"shop@example.test"}, from("a@"+domain))
+	}
+	w.untilEmpty()
+	if n := w.sink.Count(); n > 0 {
+		t.Errorf("%d DSNs", n)
+	}
+}
+
+// untilEmpty waits until nothing is left in the queue.
+func (w *world) untilEmpty() {
+	w.t.Helper()
+	waitFor(w.t, func() bool {
+		left := 0
+		w.work.List(func(*queue.Envelope) bool { left++; return true })
+		return left == 0
+	})
+}
