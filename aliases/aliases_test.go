@@ -174,7 +174,7 @@ func TestParseBounds(t *testing.T) {
 	long := strings.Repeat("x", maxLine)
 	for _, tt := range []struct{ name, text, says string }{
 		{"long line", "ok: a\n" + long + ": a\n", "f:2: a line longer than 64 KiB"},
-		{"large file", strings.Repeat("#\n", maxFile/2) + "#", "f: larger than 16 MiB"},
+		{"large file", strings.Repeat("#"+strings.Repeat(" ", 1022)+"\n", maxFile/1024) + "#", "f: larger than 16 MiB"},
 		{"many rules", strings.Repeat("a:b\n", maxRules+1), "f:1000001: more than 1000000 rules"},
 		{"many problems", strings.Repeat("a\n", 5000), "f: more than 1000 problems"},
 		{"many targets", "a: " + many(maxTargets+1) + "\n", "f:1: a: more than 1000 targets"},

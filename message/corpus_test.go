@@ -63,6 +63,7 @@ func TestCorpus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Parallel()
 			checkCarried(t, raw)
 			lf := bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
 			checkCarried(t, bytes.ReplaceAll(lf, []byte("\n"), []byte("\r\n")))

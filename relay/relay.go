@@ -5,9 +5,9 @@
 // Mail of strangers is taken for hosted addresses only, and only if SPF, DKIM and DMARC do not show
 // that it is forged. It is forwarded to where the address leads, unchanged but for fields in front,
 // under a reverse-path of ours (SRS), so that it passes SPF there; a forgery of ours is refused, for
-// it would leave here as genuine. Mail of users who logged in goes anywhere, signed by the domain of its From, under
-// an address that the user may use. An address of a hosted domain is always looked up here and
-// never leaves by its MX.
+// it would leave here as genuine. Mail of users who logged in goes anywhere, signed by the domain of
+// its From, under an address that the user may use. An address of a hosted domain is always looked
+// up here and never leaves by its MX.
 package relay
 
 import (
