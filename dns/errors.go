@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/miekg/dns"
 )
 
 // ErrNotExist and ErrNoData are what errors.Is finds in an *Error of that kind.
@@ -73,6 +75,13 @@ func (e *Error) Timeout() bool {
 	}
 	cause, ok := errors.AsType[net.Error](e.Cause)
 	return ok && cause.Timeout()
+}
+
+// Refused reports whether the server does not answer such questions at all (REFUSED): one that
+// knows a few zones and no way to the rest of the world. No zone of a stranger can bring it about.
+func (e *Error) Refused() bool {
+	code, ok := errors.AsType[rcodeError](e.Cause)
+	return ok && code == dns.RcodeRefused
 }
 
 // Temporary reports whether a later try may end differently: true for everything but NXDOMAIN

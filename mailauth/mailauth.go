@@ -60,7 +60,7 @@ type Checker struct {
 
 // New returns a Checker. It starts nothing, so there is nothing to close.
 func New(opt Options) *Checker {
-	return &Checker{opt.Resolver, opt.Hostname, newOutages(opt.Now)}
+	return &Checker{patient{opt.Resolver}, opt.Hostname, newOutages(opt.Now)}
 }
 
 // A Message is what came in a transaction of SMTP.
