@@ -36,6 +36,7 @@ const (
 // SPF fails for its sender without a signature of the author's domain. A message is put off only
 // where the answer that DNS owes could turn acceptance into refusal or the other way round, and
 // for four hours of the same question: after that it is judged as if there were nothing to find.
+// Where a name server refuses such questions it is accepted at once.
 func (v *Verdict) Disposition(mode Mode) error {
 	if mode != Reject {
 		return nil
@@ -46,6 +47,9 @@ func (v *Verdict) Disposition(mode Mode) error {
 	case refuseSPF:
 		return reply.New(550, "5.7.1", "SPF of %s does not let %s send its mail, and no DKIM signature shows that the message is from %s", v.SPF.Domain, v.client, v.From.Domain)
 	case wait:
+		if v.closed {
+			return nil
+		}
 		return reply.New(451, "4.4.3", "Whether the message is from %s cannot be checked at the moment, for DNS does not answer: please try again later", v.From.Domain).Because(fmt.Errorf("%w to: %s", errUnanswered, strings.Join(v.questions(), ", ")))
 	}
 	return nil

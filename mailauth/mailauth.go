@@ -60,7 +60,7 @@ type Checker struct {
 
 // New returns a Checker. It starts nothing, so there is nothing to close.
 func New(opt Options) *Checker {
-	return &Checker{patient{opt.Resolver}, opt.Hostname, newOutages(opt.Now)}
+	return &Checker{opt.Resolver, opt.Hostname, newOutages(opt.Now)}
 }
 
 // A Message is what came in a transaction of SMTP.
@@ -77,6 +77,8 @@ type Message struct {
 func (c *Checker) Check(ctx context.Context, m Message) (*Verdict, error) {
 	asking, cancel := context.WithTimeout(ctx, dnsTime)
 	defer cancel()
+	w := &watched{Resolver: c.resolver}
+	c = &Checker{w, c.hostname, c.outages}
 	v := &Verdict{hostname: c.hostname, client: m.IP.Unmap(), sender: m.Sender}
 	walker := newWalker(c.resolver)
 	from, fromErr := m.Header.From()
@@ -106,7 +108,7 @@ func (c *Checker) Check(ctx context.Context, m Message) (*Verdict, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx) // what DNS did not say is then no outage
 	}
-	v.overdue = c.outages.update(v)
+	v.overdue, v.closed = c.outages.update(v), w.closed()
 	return v, nil
 }
 

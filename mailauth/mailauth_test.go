@@ -34,10 +34,10 @@ func TestWithARealResolver(t *testing.T) {
 		real.example.org. A %s
 		%s. TXT "%s"
 		_dmarc.example.org. TXT "v=DMARC1; p=reject"
-		broken.example. TXT "v=spf1 a:refused.example -all"
+		broken.example. TXT "v=spf1 a:broken2.example -all"
 		_dmarc.broken.example. TXT "v=DMARC1; p=reject"
 	`, client, key.Name, key.Value), "\t", ""))
-	server.Fail("refused.example", miekg.RcodeRefused)
+	server.Fail("broken2.example", miekg.RcodeServerFailure)
 	server.Fail("_dmarc.servfail.example", miekg.RcodeServerFailure)
 	c := New(Options{Resolver: dns.New(dns.Options{Servers: []string{server.Addr()}}), Hostname: "mx.relay.example", Now: time.Now})
 	for _, tt := range []struct{ ip, author, want string }{

@@ -4,38 +4,57 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 
 	"relayd/dns"
 )
 
-// A patient resolver takes a server's refusal to answer for the absence of an answer. A name server
-// that serves a few zones and refuses the rest of the world, as in a closed network, will not do
-// better in an hour; to put all mail off because of it would help nobody. An outage is another thing.
-type patient struct{ Resolver }
-
-func (p patient) TXT(ctx context.Context, name string) ([]string, error) {
-	r, err := p.Resolver.TXT(ctx, name)
-	return r, resigned(err)
+// A watched resolver notes what kind of answers were missing. A name server that serves a few zones
+// and refuses all other questions, as in a closed network, will not do better in an hour: to put mail
+// off because of it helps nobody. An outage, which passes, is another thing.
+type watched struct {
+	Resolver
+	refused, outage atomic.Bool
 }
 
-func (p patient) MX(ctx context.Context, domain string) (dns.Answer[dns.MX], error) {
-	r, err := p.Resolver.MX(ctx, domain)
-	return r, resigned(err)
-}
+// closed reports whether every answer that was missing was refused, and there was one.
+func (w *watched) closed() bool { return w.refused.Load() && !w.outage.Load() }
 
-func (p patient) IP(ctx context.Context, host, network string) (dns.Answer[netip.Addr], error) {
-	r, err := p.Resolver.IP(ctx, host, network)
-	return r, resigned(err)
-}
-
-func (p patient) PTR(ctx context.Context, ip netip.Addr) ([]string, error) {
-	r, err := p.Resolver.PTR(ctx, ip)
-	return r, resigned(err)
-}
-
-func resigned(err error) error {
-	if e, ok := errors.AsType[*dns.Error](err); ok && e.Refused() {
-		return &dns.Error{Name: e.Name, Type: e.Type, Server: e.Server, Kind: dns.NoData, Cause: e.Cause}
+func (w *watched) note(err error) {
+	if e, ok := errors.AsType[*dns.Error](err); ok && e.Temporary() {
+		if e.Refused() {
+			w.refused.Store(true)
+		} else {
+			w.outage.Store(true)
+		}
 	}
-	return err
+}
+
+// TXT implements Resolver.
+func (w *watched) TXT(ctx context.Context, name string) ([]string, error) {
+	r, err := w.Resolver.TXT(ctx, name)
+	w.note(err)
+	return r, err
+}
+
+// MX implements Resolver.
+func (w *watched) MX(ctx context.Context, domain string) (dns.Answer[dns.MX], error) {
+	r, err := w.Resolver.MX(ctx, domain)
+	w.note(err)
+	return r, err
+}
+
+// IP implements Resolver.
+func (w *watched) IP(ctx context.Context, host, network string) (dns.Answer[netip.Addr], error) {
+	r, err := w.Resolver.IP(ctx, host, network)
+	w.note(err)
+	w.note(r.Partial)
+	return r, err
+}
+
+// PTR implements Resolver.
+func (w *watched) PTR(ctx context.Context, ip netip.Addr) ([]string, error) {
+	r, err := w.Resolver.PTR(ctx, ip)
+	w.note(err)
+	return r, err
 }

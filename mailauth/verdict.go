@@ -20,6 +20,7 @@ type Verdict struct {
 	client   netip.Addr
 	sender   address.Address
 	overdue  bool // what is missing has been missing for so long that it is left out of account
+	closed   bool // what is missing was refused by a name server that answers no such questions
 }
 
 // PassedBySPFOnly reports whether the message has passed DMARC, but will not once it is forwarded:
