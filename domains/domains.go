@@ -141,9 +141,13 @@ func (s *Store) Reload() problem.List {
 	mark := fingerprint(s.opt.Dir)
 	l := &loader{opt: s.opt, good: s.good, oldKeys: s.keys, keys: map[keyText]*dkim.Key{}}
 	folders, err := l.folders()
+	before := s.current.Load()
+	if err == nil && len(folders) == 0 && len(before.domains) > 1 {
+		err = errors.New("it is empty, and several domains are not given up at once: `relay-util domain-remove` ends each")
+	}
 	switch {
 	case err == nil:
-	case len(s.current.Load().domains) > 0:
+	case len(before.domains) > 0:
 		s.nothingChanged(err)
 		return slices.Clone(s.problems)
 	case len(s.good) == 0 && errors.Is(err, fs.ErrNotExist):
@@ -158,6 +162,11 @@ func (s *Store) Reload() problem.List {
 	set := l.load(folders)
 	s.good, s.keys = l.good, l.keys
 	s.current.Store(set)
+	for name := range before.domains {
+		if set.Get(name) == nil {
+			s.opt.Log.Warn("a domain is not hosted any more: its folder is gone", "domain", name)
+		}
+	}
 	s.copies.save(s.good)
 	if s.applied = mark; l.unsure {
 		s.applied = "" // what could not be read now may be readable next time, and look the same

@@ -35,7 +35,7 @@ func (in *Inbound) authenticate(ctx context.Context, tx *Transaction, m *message
 // check asks DNS about a message and judges it. Where no domain wants to know and the author is
 // none of ours, DNS is left alone.
 func (in *Inbound) check(ctx context.Context, tx *Transaction, m *message.Message) error {
-	own := in.ownFrom(ctx, tx, m.Header)
+	own, author := in.ownFrom(ctx, tx, m.Header)
 	if own == "" && tx.everyMode(config.DMARCOff) {
 		return nil
 	}
@@ -48,7 +48,7 @@ func (in *Inbound) check(ctx context.Context, tx *Transaction, m *message.Messag
 	}
 	tx.verdict, tx.checking = v, max(0, in.Now().Sub(began))
 	if own == config.OwnFromRefuse && !tx.proven() {
-		return ownRefusal(v)
+		return ownRefusal(v, author)
 	}
 	return tx.disposition()
 }
@@ -56,32 +56,75 @@ func (in *Inbound) check(ctx context.Context, tx *Transaction, m *message.Messag
 // ownFrom is the setting own_from that an author is judged by who is one of ours, or would be taken
 // for one since copies leave in the name of the same organisation; "" for any other. One domain
 // that refuses is enough: a forgery is one, whomever else it is for.
-func (in *Inbound) ownFrom(ctx context.Context, tx *Transaction, h message.Header) string {
+func (in *Inbound) ownFrom(ctx context.Context, tx *Transaction, h message.Header) (setting, author string) {
 	from, err := h.From()
 	if err != nil {
-		return "" // the destination judges it; it is not signed
+		return claimed(tx.world, h)
 	}
 	if d := tx.world.Get(from.Domain); d != nil {
-		return settingsOf(d).OwnFrom
+		return settingsOf(d).OwnFrom, from.String()
 	}
-	found := ""
 	for _, a := range tx.accepted {
-		if a.domain == nil || found == config.OwnFromRefuse {
+		if a.domain == nil || setting == config.OwnFromRefuse {
 			continue
 		}
 		if in.related(ctx, from.Domain, in.srsDomain(a.domain)) {
-			found = a.domain.Settings.OwnFrom
+			setting = a.domain.Settings.OwnFrom
 		}
 	}
-	return found
+	return setting, from.String()
+}
+
+// claimed looks for a hosted domain in From fields that are not one plain address. Others read them
+// more leniently than we do, and our reverse-path would prove to them what they read.
+func claimed(world *domains.Set, h message.Header) (setting, author string) {
+	for _, value := range h.Values("From") {
+		solid := strings.Join(strings.Fields(value), "")
+		// A parenthesis may begin a comment or stand in quotes: it is read both ways.
+		for _, part := range append(domainsIn(solid), domainsIn(withoutComments(solid))...) {
+			name, err := address.Domain(part)
+			if d := world.Get(name); err == nil && d != nil && setting != config.OwnFromRefuse {
+				setting, author = settingsOf(d).OwnFrom, "…@"+name
+			}
+		}
+	}
+	return setting, author
+}
+
+// domainsIn is what stands behind each @ and may be a domain.
+func domainsIn(text string) []string {
+	parts := strings.Split(text, "@")[1:]
+	for i, part := range parts {
+		if end := strings.IndexAny(part, `<>,;:"()[]\`); end >= 0 {
+			part = part[:end]
+		}
+		parts[i] = strings.Trim(part, ".")
+	}
+	return parts
+}
+
+func withoutComments(text string) string {
+	depth := 0
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '(':
+			depth++
+		case c == ')' && depth > 0:
+			depth--
+		case depth == 0:
+			return c
+		}
+		return -1
+	}, text)
 }
 
 // ownRefusal keeps us from making a forgery genuine by our signature and our reverse-path.
-func ownRefusal(v *mailauth.Verdict) error {
+func ownRefusal(v *mailauth.Verdict, author string) error {
 	if v.Undecided() {
 		return reply.New(451, "4.4.3", "Whether the message is from %s cannot be checked at the moment, for DNS does not answer: please try again later", v.From.Domain)
 	}
-	return reply.New(550, "5.7.1", "The message claims to be from <%s>, and neither SPF nor DKIM shows that it is: mail from %s is taken here only if one of them does, or from users who log in", v.From, v.From.Domain)
+	_, domain, _ := strings.Cut(author, "@")
+	return reply.New(550, "5.7.1", "The message claims to be from <%s>, and neither SPF nor DKIM shows that it is: mail from %s is taken here only if one of them does, or from users who log in", author, domain)
 }
 
 // related reports whether two domains are of one organisation. Where DNS does not answer, the

@@ -129,7 +129,7 @@ func TestPolicyAndMode(t *testing.T) {
 func TestMailWithoutAnAuthorIsForwarded(t *testing.T) {
 	h := build(t, "", byMode)
 	h.names.Set(strangersDNS)
-	for _, text := range []string{"Subject: x\r\n\r\n", "From: a@reject.test\r\nFrom: app@example.test\r\n\r\n", "From: a@reject.test, b@reject.test\r\n\r\n", "From: nobody\r\n\r\n"} {
+	for _, text := range []string{"Subject: x\r\n\r\n", "From: a@reject.test\r\nFrom: app@none.test\r\n\r\n", "From: a@reject.test, b@reject.test\r\n\r\n", "From: nobody\r\n\r\n"} {
 		e, body, err := h.deliver(stranger, "a@none.test", []string{"me@example.test"}, text)
 		if err != nil || !strings.HasSuffix(body, "\r\n"+text) {
 			t.Errorf("%q: %v, %q", text, err, body)

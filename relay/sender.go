@@ -9,6 +9,7 @@ import (
 	"relayd/config"
 	"relayd/domains"
 	"relayd/reply"
+	"relayd/srs"
 )
 
 // mayUse returns the refusal if user may not send as an address; where says in which place.
@@ -17,6 +18,7 @@ func mayUse(world *domains.Set, user, as address.Address, where string) error {
 	switch {
 	case d == nil || d.Broken != nil:
 		return errUnavailable
+	case srs.IsSRS(as.Local) && world.Get(as.Domain) != nil: // a bounce to it would go to a stranger
 	case isOwn(d, user, as), isGranted(d, user, as):
 		return nil
 	case d.Settings.SenderPolicy == config.SenderDomain && as.Domain == user.Domain:
