@@ -74,6 +74,11 @@ func (c *Client) Groups(ctx context.Context, limit int) (list []Group, err error
 	return list, c.do(ctx, "GET", "/queue/groups?limit="+strconv.Itoa(limit), nil, &list)
 }
 
+// Destinations asks for all groups that mail waits for, or that were sent to of late, by name.
+func (c *Client) Destinations(ctx context.Context) (list []Destination, err error) {
+	return list, c.do(ctx, "GET", "/destinations", nil, &list)
+}
+
 // Show asks for one message. It returns queue.ErrNotFound if there is none.
 func (c *Client) Show(ctx context.Context, id string) (d Detail, err error) {
 	return d, c.do(ctx, "GET", messagePath(id), nil, &d)

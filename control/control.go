@@ -16,6 +16,7 @@ type Status struct {
 	Started     time.Time      `json:"started"`
 	Listeners   []Listener     `json:"listeners"`
 	Connections int            `json:"connections"`
+	IPv6        string         `json:"ipv6,omitempty"` // how it is used for mail that leaves, in a sentence
 	Queue       QueueStatus    `json:"queue"`
 	Health      Health         `json:"health"`
 	Domains     []DomainStatus `json:"domains"`
@@ -74,6 +75,19 @@ type Group struct {
 	Window int    `json:"window"` // how many there may be
 	// WaitingSince is since when work that is due has found no slot.
 	WaitingSince time.Time `json:"waiting_since,omitzero"`
+	Paused       time.Time `json:"paused_until,omitzero"` // nothing is sent before
+}
+
+// A Destination is a group with what the admin wants to know of it.
+type Destination struct {
+	Name      string    `json:"name"`
+	Waiting   int       `json:"waiting"`               // recipients
+	Used      int       `json:"used"`                  // attempts at once, now
+	Window    int       `json:"window"`                // how many there may be; 0: none was made of late
+	Paused    time.Time `json:"paused_until,omitzero"` // nothing is sent before
+	Note      string    `json:"note,omitempty"`        // on IPv6, in a sentence
+	LastReply string    `json:"last_reply,omitempty"`
+	LastAt    time.Time `json:"last_at,omitzero"` // of the reply
 }
 
 // DomainStatus is a hosted domain in numbers.

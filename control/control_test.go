@@ -26,20 +26,23 @@ var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 // fake is a daemon with a queue that only remembers.
 type fake struct {
-	mu        sync.Mutex
-	envelopes []*queue.Envelope
-	done      []string
-	problems  problem.List
-	full      error // what changes fail with
-	groups    []queue.GroupStatus
-	body      func() io.Reader // of every message; nil: aBody
-	check     func(context.Context, func(done, total int64)) (*queue.Report, error)
-	read      int // envelopes that List has given
+	mu           sync.Mutex
+	envelopes    []*queue.Envelope
+	done         []string
+	problems     problem.List
+	full         error // what changes fail with
+	groups       []queue.GroupStatus
+	body         func() io.Reader // of every message; nil: aBody
+	check        func(context.Context, func(done, total int64)) (*queue.Report, error)
+	destinations []Destination
+	read         int // envelopes that List has given
 }
 
 const aBody = "Subject: x\r\n\r\nbody\r\n"
 
 func (f *fake) Status() Status { return Status{Version: "1", Started: noon} }
+
+func (f *fake) Destinations() []Destination { return f.destinations }
 
 func (f *fake) Reload() problem.List { return f.problems }
 

@@ -19,6 +19,8 @@ type Daemon interface {
 	Status() Status
 	// Reload reads all edited files now and returns what is wrong with them.
 	Reload() problem.List
+	// Destinations lists the groups that mail waits for, or that were sent to of late, by name.
+	Destinations() []Destination
 	// CheckQueue reads everything in the queue and compares it with its sums, and tells progress
 	// in bytes meanwhile, from the goroutine that it was called from. It ends soon after ctx.
 	CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error)
@@ -41,6 +43,7 @@ func NewServer(d Daemon, q Queue, log *slog.Logger) *Server {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /destinations", s.destinations)
 	mux.HandleFunc("POST /reload", s.reload)
 	mux.HandleFunc("POST /queue/list", s.list)
 	mux.HandleFunc("POST /queue/count", s.count)
@@ -104,6 +107,10 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	st.Problems = append(problem.List{}, st.Problems...)
 	st.Warnings = append(problem.List{}, st.Warnings...)
 	answer(w, st)
+}
+
+func (s *Server) destinations(w http.ResponseWriter, _ *http.Request) {
+	answer(w, append([]Destination{}, s.daemon.Destinations()...))
 }
 
 func (s *Server) reload(w http.ResponseWriter, _ *http.Request) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,6 +79,18 @@ func TestExport(t *testing.T) {
 	}
 }
 
+func TestDestinations(t *testing.T) {
+	f := &fake{}
+	c, _ := serve(t, f)
+	if list, err := c.Destinations(t.Context()); err != nil || list == nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	f.destinations = []Destination{{Name: "google.com", Waiting: 3, Paused: noon, LastReply: "421 4.7.28 too fast", LastAt: noon}}
+	if list, err := c.Destinations(t.Context()); err != nil || !slices.Equal(list, f.destinations) {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 func TestGroupsThatWaitComeFirst(t *testing.T) {
 	f := &fake{groups: []queue.GroupStatus{
 		{Name: "a", Used: 1, Window: 4}, {Name: "b", Used: 3, Window: 4}, {Name: "c", Used: 2, Window: 2, WaitingSince: noon},
@@ -94,7 +107,7 @@ func TestGroupsThatWaitComeFirst(t *testing.T) {
 			t.Errorf("%d groups: %q, %v", limit, got, err)
 		}
 	}
-	if list, _ := c.Groups(context.Background(), 2); list[1] != (Group{"c", 2, 2, noon}) {
+	if list, _ := c.Groups(context.Background(), 2); list[1] != (Group{Name: "c", Used: 2, Window: 2, WaitingSince: noon}) {
 		t.Errorf("%+v", list)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"relayd/mtasts"
-	"relayd/reply"
 )
 
 // maxAddresses bounds one attempt, in addresses and in hosts without any: with every one of them
@@ -42,6 +41,16 @@ func (a *attempt) undecided() []int {
 	return places
 }
 
+// stopped is the first result of those at places that ends the attempt for all; nil if there is none.
+func (a *attempt) stopped(places []int) *Result {
+	for _, i := range places {
+		if a.results[i].Verdict.stops() {
+			return &a.results[i]
+		}
+	}
+	return nil
+}
+
 // settle gives the recipients at places the same result.
 func (a *attempt) settle(places []int, r Result) {
 	for _, i := range places {
@@ -55,61 +64,8 @@ func (c *Client) Deliver(ctx context.Context, route Route, m *Message) []Result 
 	a := c.newAttempt(ctx, route, m)
 	rest := c.try(ctx, route, a)
 	rest.Strained = a.strained
-	undecided := a.undecided()
-	for i, r := range a.results {
-		a.results[i].Strained = r.Reply != nil && isStrain(r.Reply)
-	}
-	a.settle(undecided, rest)
+	a.settle(a.undecided(), rest)
 	return a.results
-}
-
-// try goes from address to address until everybody has a result, and returns the one for those
-// who have none at the end.
-func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
-	groups, err := c.hosts(ctx, route, a.message.Insist)
-	if err != nil {
-		return Result{Reply: reply.From(err)}
-	}
-	why := Result{Reply: reply.New(451, "4.4.1", "No address of any mail server for %s could be used", route.Domain)}
-	tried, begun := 0, time.Now()
-	for n, group := range groups {
-		hosts := c.resolve(ctx, group[:min(len(group), maxAddresses)])
-		if len(route.Hosts) == 0 && c.hasSelf(hosts) {
-			// RFC 5321 section 5.1: we and all that are no better than we are drop out.
-			if n == 0 {
-				return Result{Reply: loop(route.Domain)}
-			}
-			return why
-		}
-		for _, f := range hosts {
-			route = c.protect(ctx, route, &f, a)
-			if f.err != nil {
-				tried++
-				if why.Host == "" || why.Reply.Permanent() {
-					why = Result{Reply: reply.From(f.err), Host: f.host.name}
-				}
-			}
-			for _, t := range f.targets {
-				if tried++; tried > maxAddresses || ctx.Err() != nil || time.Since(begun) > longestAttempt {
-					return why
-				}
-				err := c.tryAddress(ctx, route, t, a)
-				if err == nil {
-					return why // everybody has a result
-				}
-				if a.message.RequireTLS {
-					err = withRequireTLS(err)
-				}
-				a.strained = a.strained || isStrain(err)
-				c.opt.Log.Debug("next address", "host", t.String(), "error", err.Error())
-				why = tellMore(why, Result{Reply: reply.From(err), Host: t.String()})
-			}
-		}
-		if tried >= maxAddresses {
-			return why
-		}
-	}
-	return why
 }
 
 // tellMore chooses between the reasons of two addresses: that the last one cannot be reached says

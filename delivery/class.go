@@ -54,7 +54,7 @@ type Verdict struct {
 	// for a recipient that was alone.
 	Again bool
 	// NextHost says that the reply was about the session: the domain's next host comes first, and
-	// Fate is for when there is none.
+	// Fate is for when there is none. Rate and reputation are ours at all hosts, as is a login.
 	NextHost bool
 	// IPv4 says that a reply given over IPv6 may be another over IPv4: it is tried at once, and
 	// remembered for the host group. Fate is for where there is no IPv4, or it was in use.
@@ -74,6 +74,9 @@ type Verdict struct {
 	// AliasOnly says that Advice is of use only where the recipient stands behind an alias.
 	AliasOnly bool
 }
+
+// stops reports whether the host group is left alone for now: more of us at once makes it worse.
+func (v Verdict) stops() bool { return v.Stop > 0 || v.Class == ClassReputation }
 
 // MailboxPace is how many messages a minute one mailbox at provider gets at most, whatever it
 // replies; 0: no bound is known. Google locks a mailbox that gets more than 60 a minute or 3,600
@@ -267,6 +270,6 @@ func (s *saying) early(v Verdict) Verdict {
 	if v.Fate == Final {
 		v.Fate = Later
 	}
-	v.NextHost, v.Suspect, v.Attempts = true, false, 0
+	v.NextHost, v.Suspect, v.Attempts = !v.stops(), false, 0
 	return v
 }

@@ -7,6 +7,10 @@
 // could make a duplicate. A server that could not be reached or fell silent is left alone for some
 // minutes; see firstPause.
 //
+// What follows from a server's reply is its Verdict. A reply about rate or reputation ends the
+// attempt, and one that is about IPv6 is answered by going on over IPv4: at once, and for a day with
+// all servers of that provider. IPv6 comes first only where a Source has found it fit.
+//
 // Bytes leave as they came: the only change is dot-stuffing (RFC 5321 section 4.5.2). TLS is
 // required, with a certificate that verifies, wherever a password is sent. At mail exchangers it is
 // what the administrator demands, or else DANE (RFC 7672), or else MTA-STS (RFC 8461), and
@@ -71,9 +75,24 @@ type Result struct {
 	Host  string       // who gave it, as "name [address]"; "" when nobody was reached
 	TLS   TLS          // of the connection that it came over
 	DSN   bool         // the server took the message, and the DSN parameters with it
-	// Strained says that a server showed signs of load: 421, silence, a connection that it refused
-	// or dropped. It is not set where it was not asked, because of such a sign before.
+	// Verdict is what follows from the server's reply. It is zero for a reply of ours, from which
+	// follows what its code says: see Fate.
+	Verdict Verdict
+	// Strained says that a server showed signs of load: a reply whose Verdict says so, silence, a
+	// connection that it refused or dropped. It is not set where it was not asked, because of such a
+	// sign before.
 	Strained bool
+}
+
+// Fate is what becomes of the message for this recipient.
+func (r *Result) Fate() Fate {
+	switch {
+	case r.Reply.Positive():
+		return Accepted
+	case r.Verdict == (Verdict{}) && r.Reply.Permanent(): // ours: a server's would be judged Final
+		return Final
+	}
+	return r.Verdict.Fate
 }
 
 // A Resolver answers from DNS; *dns.Resolver is one.
@@ -88,6 +107,8 @@ type Options struct {
 	Hostname string // said in EHLO; a mail exchanger of this name is ourselves
 	Port     int    // of mail exchangers
 	Family   string // "auto", "ipv4" or "ipv6"
+	// Source says whether IPv6 comes first with "auto"; nil: it never does.
+	Source   *Source
 	Resolver Resolver
 	// IsSelf reports whether an address is one that this relay listens on for the world's mail;
 	// nil: none is.
@@ -138,6 +159,7 @@ type Client struct {
 	secure   tlsMemory                // of hosts
 	ways     *memory[string, way]     // by domain
 	troubles *memory[target, trouble] // by target.place
+	sixes    sixes                    // who takes no mail over IPv6
 }
 
 // New makes a client. Close ends the connections that it keeps.

@@ -98,12 +98,17 @@ func groupOf(domain string, records []dns.MX) string {
 			best = mx
 		}
 	}
-	host := strings.ToLower(best.Host)
-	if host == "" { // a null MX
+	if best.Host == "" { // a null MX
 		return domain
 	}
-	if group, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
-		return group
+	return registrable(best.Host)
+}
+
+// registrable is the registrable domain of a host, or the host itself where that is none.
+func registrable(host string) string {
+	host = strings.ToLower(host)
+	if domain, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
+		return domain
 	}
 	return host
 }

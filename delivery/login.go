@@ -69,9 +69,9 @@ func (s *session) login(route Route) error {
 	case r.Code == 235:
 		return nil
 	case r.Temporary():
-		return s.refused(r, "AUTH")
+		return s.refused(r, AtAuth, "AUTH")
 	}
-	return reply.New(451, "4.7.8", "%s does not accept our login: check user and password of the smarthost", s.peer).Because(r)
+	return reply.New(451, "4.7.8", "%s does not accept our login: check user and password of the smarthost", s.peer).Because(&refusal{r, AtAuth})
 }
 
 // withoutSecrets is r for the log: some servers repeat what they could not read.

@@ -42,7 +42,8 @@ func (c *Client) hasSelf(hosts []found) bool {
 }
 
 // addresses resolves a host, in the order in which its addresses are tried: IPv4 first, because
-// Gmail and others want more of an IPv6 sender than a small server's network often gives.
+// Gmail and others want more of an IPv6 sender than a small server's network often gives, unless
+// ours was found to have it.
 func (c *Client) addresses(ctx context.Context, h host) found {
 	if h.path != "" {
 		return found{host: h, targets: []target{{path: h.path}}}
@@ -64,7 +65,11 @@ func (c *Client) addresses(ctx context.Context, h host) found {
 	for i, ip := range ips {
 		f.targets[i] = target{name: h.name, addr: netip.AddrPortFrom(ip.Unmap(), uint16(h.port))}
 	}
-	slices.SortStableFunc(f.targets, func(a, b target) int { return a.addr.Addr().BitLen() - b.addr.Addr().BitLen() })
+	order := 1
+	if c.opt.Family == "auto" && c.opt.Source.isGood() {
+		order = -1
+	}
+	slices.SortStableFunc(f.targets, func(a, b target) int { return order * (a.addr.Addr().BitLen() - b.addr.Addr().BitLen()) })
 	return f
 }
 

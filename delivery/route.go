@@ -68,6 +68,8 @@ type target struct {
 // place is t without the name by which it was found.
 func (t target) place() target { return target{addr: t.addr, path: t.path} }
 
+func (t target) isIPv6() bool { return t.addr.Addr().Is6() }
+
 // network is what net.Dial needs.
 func (t target) network() (network, address string) {
 	if t.path != "" {

@@ -97,7 +97,7 @@ func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS 
 		}
 	}
 	s.buffer()
-	if err := s.expect(s.times.Greeting, 220, "greeting"); err != nil {
+	if err := s.greeting(); err != nil {
 		return err
 	}
 	if err := s.hello(); err != nil {
@@ -153,7 +153,7 @@ func (s *session) upgrade(ctx context.Context, conf *tls.Config) error {
 	case err != nil:
 		return s.noTLS(err)
 	case r.Code == 421:
-		return s.refused(r, "STARTTLS")
+		return s.refused(r, AtSTARTTLS, "STARTTLS")
 	case r.Code != 220:
 		return s.noTLS(fmt.Errorf("%w: %w", errNotOffered, r))
 	case s.r.Buffered() > 0:
@@ -183,12 +183,12 @@ func (s *session) hello() error {
 			return err
 		}
 		if r.Code != 250 {
-			return s.refused(r, "HELO")
+			return s.refused(r, AtEHLO, "HELO")
 		}
 		return nil
 	}
 	if r.Code != 250 {
-		return s.refused(r, verb)
+		return s.refused(r, AtEHLO, verb)
 	}
 	for _, l := range strings.Split(r.Text, "\n")[1:] {
 		word, params, _ := strings.Cut(strings.TrimSpace(l), " ")
@@ -199,8 +199,8 @@ func (s *session) hello() error {
 
 // refused is a server's no before MAIL. It speaks about this connection and not about the message:
 // another host, or the same one later, may take it. So it is temporary, and its enhanced code
-// keeps only what tells rate from reputation.
-func (s *session) refused(r *reply.Reply, stage string) error {
+// keeps only what tells rate from reputation. What follows from it is told by judge.
+func (s *session) refused(r *reply.Reply, at Stage, stage string) error {
 	code, enhanced := 451, "4.3.0"
 	if r.Temporary() {
 		code = r.Code
@@ -208,7 +208,7 @@ func (s *session) refused(r *reply.Reply, stage string) error {
 	if r.Enhanced != "" && !r.Positive() {
 		enhanced = "4" + r.Enhanced[1:]
 	}
-	return reply.New(code, enhanced, "%s refuses service (%s): %s", s.peer, stage, r.String()).Because(r)
+	return reply.New(code, enhanced, "%s refuses service (%s): %s", s.peer, stage, r.String()).Because(&refusal{r, at})
 }
 
 // command sends a line and reads its reply.
@@ -260,13 +260,13 @@ func (s *session) lost(err error) error {
 	return lost
 }
 
-func (s *session) expect(wait time.Duration, code int, stage string) error {
-	r, err := s.read(wait)
+func (s *session) greeting() error {
+	r, err := s.read(s.times.Greeting)
 	if err != nil {
 		return err
 	}
-	if r.Code != code {
-		return s.refused(r, stage)
+	if r.Code != 220 {
+		return s.refused(r, AtGreeting, "greeting")
 	}
 	return nil
 }

@@ -14,7 +14,9 @@ import (
 var misdeeds = []struct{ name, script string }{
 	{"4xx", "450 4.3.2 later"},
 	{"5xx", "550 5.7.1 no"},
-	{"421", "421 4.7.28 rate<close>"},
+	{"421", "421 4.3.2 busy<close>"},
+	{"rate", "421 4.7.28 rate<close>"},
+	{"reputation", "421 4.7.0 low reputation<close>"},
 	{"close", "<close>"},
 	{"reset", "<reset>"},
 	{"garbage", "HTTP/1.1 400 Bad Request<close>"},
@@ -24,7 +26,7 @@ var misdeeds = []struct{ name, script string }{
 	{"endless reply", strings.Repeat("250-x\n", 100_000) + "250 x<close>"},
 }
 
-// What becomes of the message. Who has no answer is the next host's chance; after the final dot
+// What becomes of the message. Rate is that of us all, whatever host is asked. Who has no answer is the next host's chance; after the final dot
 // nobody else is asked.
 const (
 	atBad   = "delivered by the first host"
@@ -36,13 +38,13 @@ const (
 func TestEveryStageAndMisdeed(t *testing.T) {
 	cert := testnet.Cert(t, "other.test")
 	for stage, want := range map[string]map[string]string{
-		"greeting": {"": atNext},
-		"ehlo":     {"": atNext, "5xx": atBad}, // by HELO
-		"helo":     {"": atNext},
-		"starttls": {"": atBad, "421": atNext}, // in the clear
-		"mail":     {"": atNext, "4xx": later, "421": later, "5xx": refused},
-		"rcpt":     {"": atNext, "4xx": later, "421": later, "5xx": refused},
-		"data":     {"": atNext, "4xx": later, "421": later, "5xx": refused},
+		"greeting": {"": atNext, "rate": later},
+		"ehlo":     {"": atNext, "5xx": atBad, "rate": later}, // by HELO
+		"helo":     {"": atNext, "rate": later},
+		"starttls": {"": atBad, "421": atNext, "rate": later, "reputation": atNext}, // in the clear
+		"mail":     {"": atNext, "4xx": later, "421": later, "rate": later, "reputation": later, "5xx": refused},
+		"rcpt":     {"": atNext, "4xx": later, "421": later, "rate": later, "reputation": later, "5xx": refused},
+		"data":     {"": atNext, "4xx": later, "421": later, "rate": later, "reputation": later, "5xx": refused},
 		"dot":      {"": later, "5xx": refused, "endless reply": later, "long line": later},
 	} {
 		for _, deed := range misdeeds {

@@ -196,15 +196,18 @@ func (c *Client) remember(s *session) {
 	}
 }
 
-// Warnings are what the administrator should know, a sentence each: the hosts that mail has gone to
-// in the clear during the last week although they used to have TLS.
-func (c *Client) Warnings() []string {
+// Warnings are what the administrator should know, each in a sentence or two: the hosts that mail has
+// gone to in the clear during the last week although they used to have TLS, and who takes no mail
+// over IPv6.
+func (c *Client) Warnings() []string { return append(c.clearHosts(), c.sixes.warnings(c.opt.Now())...) }
+
+func (c *Client) clearHosts() []string {
 	c.secure.mu.Lock()
 	defer c.secure.mu.Unlock()
 	var all []string
 	for name, h := range c.secure.hosts {
 		if !h.Clear.IsZero() && c.opt.Now().Sub(h.Clear) < tlsWarning {
-			all = append(all, fmt.Sprintf("%s used to have TLS; since %s mail goes there in the clear", name, h.Clear.UTC().Format(time.RFC3339)))
+			all = append(all, fmt.Sprintf("%s used to have TLS; since %s mail goes there in the clear (outbound.tls can demand TLS)", name, h.Clear.UTC().Format(time.RFC3339)))
 		}
 	}
 	slices.Sort(all)

@@ -46,7 +46,10 @@ func (s *session) send(a *attempt) error {
 		case err != nil:
 			return err
 		case s.goodbye != nil:
-			a.settle(later, s.result(s.goodbye))
+			a.settle(later, s.judged(s.goodbye, AtMail))
+			return nil
+		case a.stopped(batch) != nil: // nothing more is sent now, to anybody
+			a.settle(later, *a.stopped(batch))
 			return nil
 		case len(again) == len(batch): // it takes nobody now: what it said stands, for the rest too
 			a.settle(later, a.results[batch[0]])
@@ -95,8 +98,19 @@ func (s *session) unfit(m *Message) *reply.Reply {
 	return nil
 }
 
+// result is that of a reply of ours.
 func (s *session) result(r *reply.Reply) Result {
-	return Result{Reply: r, Host: s.peer.String(), TLS: s.tls}
+	return Result{Reply: r, Host: s.peer.String(), TLS: s.tls, Strained: isStrain(r)}
+}
+
+// judged is the result of a reply at that stage. Ours alone have a cause.
+func (s *session) judged(r *reply.Reply, at Stage) Result {
+	result := s.result(r)
+	if r.Cause == nil {
+		result.Verdict = Classify(r, at, s.peer.provider())
+		result.Strained = result.Verdict.Strained
+	}
+	return result
 }
 
 // transaction sends to the recipients in batch and sets their results. It returns those whom the
@@ -110,17 +124,17 @@ func (s *session) transaction(a *attempt, batch []int) (again []int, err error) 
 	}
 	var accepted []int
 	for n, i := range batch {
-		r := rcpts[n]
+		r, at := rcpts[n], AtRcpt
 		if !mail.Positive() {
-			r = mail
+			r, at = mail, AtMail
 		}
 		switch {
 		case r == nil:
 		case r.Positive():
 			accepted = append(accepted, i)
 		default:
-			a.results[i] = s.result(r)
-			if isTooMany(r) {
+			a.results[i] = s.judged(r, at)
+			if a.results[i].Verdict.Again {
 				again = append(again, i)
 			}
 		}
@@ -138,17 +152,12 @@ func (s *session) transaction(a *attempt, batch []int) (again []int, err error) 
 	return again, s.finish(a, data, accepted)
 }
 
-// isTooMany: RFC 5321 section 4.5.3.1.10, whose 552 is for history's sake.
-func isTooMany(r *reply.Reply) bool {
-	return r.Code == 452 && (r.Enhanced == "" || r.Enhanced == "4.5.3") || r.Code == 552 && r.Enhanced == "5.5.3"
-}
-
 // finish sends the body if anybody gets it, and gives those the final reply.
 func (s *session) finish(a *attempt, data *reply.Reply, accepted []int) error {
 	switch {
 	case data.Code != 354:
 		s.dirty = true
-		a.settle(accepted, s.result(data))
+		a.settle(accepted, s.judged(data, AtData))
 		return nil
 	case len(accepted) == 0:
 		s.empty()
@@ -163,7 +172,7 @@ func (s *session) finish(a *attempt, data *reply.Reply, accepted []int) error {
 	}
 	for n, i := range accepted {
 		final := finals[min(n, len(finals)-1)]
-		r := s.result(final)
+		r := s.judged(final, AtDot)
 		r.DSN = final.Positive() && s.offers("DSN")
 		a.results[i] = r
 	}
@@ -200,7 +209,7 @@ func (s *session) exchange(lines []string) ([]*reply.Reply, error) {
 	switch {
 	case errors.Is(err, errBadReply): // perhaps out of step from the start: then a reply was for another
 		clear(replies)
-	case s.goodbye != nil && kept && slices.Contains(replies[:reset+1], s.goodbye):
+	case s.goodbye != nil && kept && slices.Contains(replies[:reset+1], s.goodbye) && !Classify(s.goodbye, AtMail, s.peer.provider()).stops():
 		// It tired of us before it knew what we want. A new connection shows whether that is all.
 		clear(replies)
 		err = s.lost(s.goodbye)

@@ -43,7 +43,7 @@ func (q *Queue) begin(w *Work) *Work {
 	if e == nil {
 		return nil
 	}
-	try := &Work{Envelope: e, Group: w.Group, Body: w.Body}
+	try := &Work{Envelope: e, Group: w.Group, Body: w.Body, before: map[int]Status{}}
 	changes := map[int]Recipient{}
 	now, chance := q.now(), rand.Float64()
 	for _, i := range w.Indexes {
@@ -51,6 +51,7 @@ func (q *Queue) begin(w *Work) *Work {
 		if !r.Scheduled() {
 			continue
 		}
+		try.before[i] = r.Status
 		q.count(e, r, now, chance)
 		changes[i] = *r
 		try.Indexes = append(try.Indexes, i)
@@ -106,7 +107,11 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 	}
 	s := &settlement{e: e, now: q.now(), changes: map[int]Recipient{}, again: map[int]Recipient{}}
 	for n, i := range w.Indexes {
-		q.judge(s, i, &w.Envelope.Recipients[i], outcomes[n])
+		if was := &w.Envelope.Recipients[i]; outcomes[n].Until.IsZero() {
+			q.judge(s, i, was, outcomes[n])
+		} else {
+			s.postpone(i, was, w.before[i], outcomes[n].Until)
+		}
 	}
 	q.tell(s)
 	sync := false // that a message waits on may be forgotten in a power cut: it is tried again then
@@ -121,10 +126,25 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 	}
 	for n, i := range w.Indexes {
 		r := &e.Recipients[i]
+		if !outcomes[n].Until.IsZero() {
+			q.opt.Log.Debug("waits for a limit", "id", id, "to", "<"+r.Address.String()+">", "next", r.Next.Format(time.RFC3339))
+			continue
+		}
 		if r.Expanded == w.Envelope.Recipients[i].Expanded {
 			q.counters.count(r.State)
 			q.logOutcome(e, r, outcomes[n])
 		}
+	}
+}
+
+// postpone undoes that recipient i was counted as tried. was is how the attempt found it, and before
+// how it was until then.
+func (s *settlement) postpone(i int, was *Recipient, before Status, until time.Time) {
+	r := &s.e.Recipients[i]
+	r.Trying = false
+	r.Attempts, r.Tried, r.LastTry = before.Attempts, before.Tried, before.LastTry
+	if r.State == was.State && r.Next.Equal(was.Next) { // else the admin wants something else
+		r.Next = until.Round(0)
 	}
 }
 
@@ -149,6 +169,15 @@ func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 	if o.Reply != nil {
 		said = o.Reply.String()
 		r.LastReply = said
+	}
+	if o.Class != "" {
+		if r.Class != o.Class {
+			r.Class, r.Same = o.Class, 0
+		}
+		r.Same++
+	}
+	if o.Attempts > 0 && r.Same >= o.Attempts && !asked && o.State == Waiting {
+		o.State = Failed
 	}
 	r.History = remember(r.History, was.LastTry, o.Host, said)
 	switch {

@@ -53,6 +53,8 @@ type Status struct {
 	LastTry   time.Time     `json:"last_try,omitzero"`
 	LastHost  string        `json:"last_host,omitempty"`
 	LastReply string        `json:"last_reply,omitempty"`
+	Class     string        `json:"class,omitempty"`   // the last Outcome.Class
+	Same      int           `json:"same,omitempty"`    // how many attempts have come to it
 	Delayed   bool          `json:"delayed,omitempty"` // the delay notice was sent
 	Trying    bool          `json:"trying,omitempty"`  // an attempt has begun and its outcome is not known
 	Asked     bool          `json:"asked,omitempty"`   // the admin wants the next attempt made, whatever is remembered of the host

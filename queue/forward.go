@@ -84,13 +84,15 @@ func (f *flight) takeOff(ctx context.Context) bool {
 		return false
 	}
 	now, chance := f.q.now(), rand.Float64()
+	before := map[int]Status{}
 	for i := range f.Envelope.Recipients {
+		before[i] = f.Envelope.Recipients[i].Status
 		f.q.count(f.Envelope, &f.Envelope.Recipients[i], now, chance)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, name := range order {
-		w := &Work{Envelope: f.Envelope.copy(), Indexes: groups[name], Group: name, Body: f.Open}
+		w := &Work{Envelope: f.Envelope.copy(), Indexes: groups[name], Group: name, Body: f.Open, before: before}
 		l := &leg{work: w}
 		f.legs = append(f.legs, l)
 		if !f.q.crew.work(w, func() { f.fly(l) }) { // relayd goes down
@@ -194,7 +196,7 @@ func (f *flight) answer() (Answer, error) {
 func (f *flight) everybody(s State) bool {
 	n := 0
 	for _, l := range f.legs {
-		if l.outcomes == nil || slices.ContainsFunc(l.outcomes, func(o Outcome) bool { return o.State != s || len(o.Into) > 0 }) {
+		if l.outcomes == nil || slices.ContainsFunc(l.outcomes, func(o Outcome) bool { return o.State != s || len(o.Into) > 0 || !o.Until.IsZero() }) {
 			return false
 		}
 		n += len(l.outcomes)
@@ -210,8 +212,11 @@ func (f *flight) wantsReport() bool {
 func (f *flight) refusal() *reply.Reply {
 	for _, l := range f.legs {
 		if n := slices.Index(l.work.Indexes, 0); n >= 0 {
-			first, r := l.work.Envelope.Recipients[0], l.outcomes[n].Reply
-			return reply.New(r.Code, r.Enhanced, "The destination refused the message: %s", Mask(r.Text, first.Address, first.name())).Because(r)
+			first, o := l.work.Envelope.Recipients[0], l.outcomes[n]
+			if o.Host == "" { // our own words, about a domain that the sender knows nothing of
+				return reply.New(o.Reply.Code, o.Reply.Enhanced, "Mail for <%s> cannot reach the mailbox behind it, and trying again will not help: its owner must mend that", first.name()).Because(o.Reply)
+			}
+			return reply.New(o.Reply.Code, o.Reply.Enhanced, "The destination refused the message: %s", Mask(o.Reply.Text, first.Address, first.name())).Because(o.Reply)
 		}
 	}
 	return reply.Internal(errors.New("nobody tried the first recipient"))

@@ -136,7 +136,7 @@ func TestForward(t *testing.T) {
 func TestRefusalHidesTheTarget(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, func(_ context.Context, w *Work) []Outcome {
-			return all(w, Outcome{State: Failed, Reply: reply.New(550, "5.7.1", "Mail for secret@one.test looks like spam")})
+			return all(w, Outcome{State: Failed, Host: "mx.one.test", Reply: reply.New(550, "5.7.1", "Mail for secret@one.test looks like spam")})
 		})
 		o := offer(t, "secret@one.test")
 		answer, err := r.Forward(t.Context(), o.Offer, 25*time.Second)

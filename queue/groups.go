@@ -33,6 +33,7 @@ type GroupStatus struct {
 	// WaitingSince is since when work of the group that is due has found no slot; zero if none
 	// waits.
 	WaitingSince time.Time
+	Paused       time.Time // until when nothing is sent; zero if it is not paused
 }
 
 // slots bound the attempts at once: in all, and in each group by a window that is learned, as TCP
@@ -48,7 +49,8 @@ type slots struct {
 	free   int
 	groups map[string]*group
 	swept  time.Time
-	turn   int // counts how often the scheduler has looked for work
+	turn   int             // counts how often the scheduler has looked for work
+	paused map[string]bool // groups that may be paused, by name
 }
 
 type group struct {
@@ -60,10 +62,12 @@ type group struct {
 	last     time.Time     // when a slot was given back
 	refused  time.Time     // since when nothing more could be begun; zero: never refused
 	turn     int           // when refused last
+	paused   time.Time     // until when nothing is begun
 }
 
 func (s *slots) init(workers, perGroup int, now func() time.Time) {
-	s.workers, s.perGroup, s.now, s.free, s.groups = workers, perGroup, now, workers, map[string]*group{}
+	s.workers, s.perGroup, s.now, s.free = workers, perGroup, now, workers
+	s.groups, s.paused = map[string]*group{}, map[string]bool{}
 }
 
 // look begins a turn of taking slots and returns how many are left in all.
@@ -86,6 +90,9 @@ func (s *slots) take(name string) bool {
 		return false
 	}
 	g := s.group(name)
+	if g.isPaused(s.now()) {
+		return false
+	}
 	if g.used >= int(g.window) || g.used >= firstSlots && s.free*2 < s.workers {
 		if g.refused.IsZero() || g.turn < s.turn-1 { // in between nothing of it was due
 			g.refused = s.now()
@@ -134,7 +141,7 @@ func (s *slots) sweep() {
 	s.swept = now
 	maps.DeleteFunc(s.groups, func(_ string, g *group) bool {
 		age := now.Sub(g.last)
-		return g.used == 0 && (crowded || age < 0 || age >= groupMemory)
+		return g.used == 0 && (crowded || !g.isPaused(now) && (age < 0 || age >= groupMemory))
 	})
 }
 
@@ -173,6 +180,11 @@ func (s *slots) heed(name string, x experience) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.groups[name]
+	for _, o := range x.outcomes {
+		if o.Stop > 0 {
+			s.pause(name, s.now().Add(min(o.Stop, maxPause)))
+		}
+	}
 	switch {
 	case strain && x.round == g.round:
 		g.window, g.strained = max(1, g.window/2), true
@@ -203,6 +215,9 @@ func (s *slots) status() []GroupStatus {
 	list := make([]GroupStatus, 0, len(s.groups))
 	for name, g := range s.groups {
 		status := GroupStatus{Name: name, Used: g.used, Window: int(g.window)}
+		if g.isPaused(s.now()) {
+			status.Paused = g.paused
+		}
 		if g.turn == s.turn { // else nothing of it was due when the scheduler looked last
 			status.WaitingSince = g.refused
 		}

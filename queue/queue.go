@@ -6,7 +6,8 @@
 // hours, each time 10 % sooner or later by chance (RFC 5321 section 4.5.4.1). Attempts are made
 // per group of recipients that share a way out: the mail exchangers of one operator are a group,
 // however many domains it serves. How many attempts a group bears at once is learned, and no group
-// may hold so many that a slow destination delays anybody else.
+// may hold so many that a slow destination delays anybody else. A group that asked for a pause gets
+// nothing until it is over, and then one attempt at once; who waits for a limit was not tried.
 // When a recipient fails for good a DSN (RFC 3464) goes to the sender, if the sender is known to
 // have really sent the message; never to anybody else.
 //
@@ -40,9 +41,20 @@ type Outcome struct {
 	Into []Recipient
 	// Reported says that the next server takes over the sender's wish for a success DSN.
 	Reported bool
-	// Strained says that the other side has more of us than it bears: it answered 421, fell
-	// silent, or refused or dropped the connection. Fewer attempts at once are made in the group.
+	// Strained says that the other side has more of us than it bears: it said so, fell silent, or
+	// refused or dropped the connection. Fewer attempts at once are made in the group.
 	Strained bool
+	// Stop is for how long at least nothing more is sent to the group; a day at most. Then one
+	// attempt finds out how it is, and one more is made at a time.
+	Stop time.Duration
+	// Class is a word for the kind of reply, "" if there is none. Attempts is after how many that came
+	// to the same Class a recipient fails that would be tried again; those without one do not count,
+	// and another begins anew. 0: Options.Lifetime decides.
+	Class    string
+	Attempts int
+	// Until, if it is not zero, says that the recipient was not tried: it has to wait for a limit of
+	// ours, at least until then. It is as if there had been no attempt. Nothing else is looked at.
+	Until time.Time
 }
 
 // A Deliverer makes attempts. Its methods are called from many goroutines.

@@ -34,7 +34,7 @@ func (q *Queue) Run(ctx context.Context) {
 				}
 			})
 		}
-		if !q.wait(ctx, next) {
+		if !q.wait(ctx, q.slots.wakeUp(next)) {
 			break
 		}
 	}

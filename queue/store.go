@@ -13,6 +13,7 @@ type Work struct {
 	Indexes  []int     // into Envelope.Recipients; one at least
 	Group    string
 	Body     func() (io.ReadCloser, error) // opens the message's bytes; each call reads from the start
+	before   map[int]Status                // of Indexes, before the attempt was counted
 }
 
 // A Store keeps messages durably and knows which work is due. All of its methods are safe for

@@ -105,13 +105,13 @@ func TestNoMailboxNoMail(t *testing.T) {
 func TestUsersWriteToEachOther(t *testing.T) {
 	w, boxes := withMailboxes(t, sink.Options{Reply: func(stage, arg string, _ int) string {
 		if stage == "dot" && arg == "bob@example.test" {
-			return "552 5.2.2 bob's mailbox is full"
+			return "554 5.6.0 bob takes nothing like this"
 		}
 		return ""
 	}})
 	w.submit(w.user("gone@example.test"), "gone@example.test", []string{"bob@example.test"}, "From: gone@example.test\r\nSubject: lost\r\n\r\nx\r\n")
 	m := messagesAt(t, boxes, 1)[0]
-	if m.From != "" || m.Rcpts[0] != "gone@example.test" || !strings.Contains(string(m.Data), "Diagnostic-Code: smtp; 552 5.2.2 bob's mailbox is full") {
+	if m.From != "" || m.Rcpts[0] != "gone@example.test" || !strings.Contains(string(m.Data), "Diagnostic-Code: smtp; 554 5.6.0 bob takes nothing like this") {
 		t.Errorf("from <%s> to %q: %s", m.From, m.Rcpts, m.Data)
 	}
 	if w.sink.Count() > 0 {

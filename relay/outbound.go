@@ -15,11 +15,20 @@ import (
 // An Outbound makes the queue's attempts: it is its Deliverer, and safe for concurrent use.
 type Outbound struct {
 	Options
-	client *delivery.Client
+	client  *delivery.Client
+	paces   paces
+	notices notices
+	replies replies
 }
 
 // NewOutbound makes an Outbound that sends through c.
-func NewOutbound(opt Options, c *delivery.Client) *Outbound { return &Outbound{opt, c} }
+func NewOutbound(opt Options, c *delivery.Client) *Outbound {
+	return &Outbound{Options: opt, client: c, paces: paces{mailboxes: map[string]*pace{}}, notices: notices{list: map[subject]notice{}}, replies: replies{last: map[string]Said{}}}
+}
+
+// Warnings are what the administrator should know, each in a sentence or two: what servers have
+// asked for, until they take mail again.
+func (out *Outbound) Warnings() []string { return out.notices.warnings(out.Now()) }
 
 // Group implements queue.Deliverer.
 func (out *Outbound) Group(r *queue.Recipient) string {
@@ -50,6 +59,10 @@ func (out *Outbound) Deliver(ctx context.Context, w *queue.Work) []queue.Outcome
 		case byAlias:
 			outcomes[n] = out.expand(world, w, r)
 		default:
+			if until := out.paces.take(out.paced(r), out.Now()); !until.IsZero() && !r.Asked {
+				outcomes[n] = queue.Outcome{State: queue.Waiting, Until: until}
+				continue
+			}
 			key := by.group + "\x00" + r.Address.Domain + "\x00" + r.ReturnPath.String() + "\x00" + r.Fields
 			if copies[key] == nil {
 				copies[key] = &transfer{route: by.route}
@@ -67,6 +80,7 @@ func (out *Outbound) Deliver(ctx context.Context, w *queue.Work) []queue.Outcome
 		out.sendRewritten(ctx, w, t, results)
 		for k, n := range t.places {
 			outcomes[n] = outcome(results[k])
+			out.heed(w, &w.Envelope.Recipients[indexes[k]], results[k])
 		}
 	}
 	return outcomes
@@ -117,12 +131,15 @@ func withFields(fields string, open func() (io.ReadCloser, error)) func() (io.Re
 
 // outcome says what a delivery result means for the queue.
 func outcome(r delivery.Result) queue.Outcome {
-	o := queue.Outcome{Reply: r.Reply, Host: r.Host, Reported: r.DSN, Strained: r.Strained, TLS: r.TLS.String(), State: queue.Waiting}
-	switch {
-	case r.Reply.Positive():
-		o.State = queue.Delivered
-	case r.Reply.Permanent():
-		o.State = queue.Failed
+	states := map[delivery.Fate]queue.State{
+		delivery.Later: queue.Waiting, delivery.Accepted: queue.Delivered, delivery.Final: queue.Failed, delivery.Hold: queue.Held,
+	}
+	o := queue.Outcome{
+		State: states[r.Fate()], Reply: r.Reply, Host: r.Host, Reported: r.DSN, TLS: r.TLS.String(),
+		Strained: r.Strained, Stop: r.Verdict.Stop, Attempts: r.Verdict.Attempts,
+	}
+	if r.Verdict != (delivery.Verdict{}) {
+		o.Class = r.Verdict.Class.String()
 	}
 	return o
 }

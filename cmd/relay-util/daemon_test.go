@@ -23,13 +23,14 @@ import (
 
 // A fakeDaemon has a queue of envelopes and writes down what it is told to do.
 type fakeDaemon struct {
-	envelopes []*queue.Envelope
-	problems  problem.List
-	health    control.Health
-	groups    []queue.GroupStatus
-	report    queue.Report
-	damaged   string // the ID of a message that cannot be read
-	done      []string
+	envelopes    []*queue.Envelope
+	problems     problem.List
+	health       control.Health
+	groups       []queue.GroupStatus
+	destinations []control.Destination
+	report       queue.Report
+	damaged      string // the ID of a message that cannot be read
+	done         []string
 }
 
 func (f *fakeDaemon) Status() control.Status {
@@ -54,6 +55,8 @@ func (f *fakeDaemon) Reload() problem.List {
 	f.done = append(f.done, "reload")
 	return f.problems
 }
+
+func (f *fakeDaemon) Destinations() []control.Destination { return f.destinations }
 
 func (f *fakeDaemon) Search(_ string, yield func(*queue.Envelope) bool) {
 	for _, e := range f.envelopes {

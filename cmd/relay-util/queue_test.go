@@ -212,6 +212,33 @@ func TestReportOfACheckSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestDestinations(t *testing.T) {
+	s := newSite(t)
+	if out, _ := s.run(0, "destinations"); out != "nothing was sent of late, and nothing waits\n" {
+		t.Errorf("%s", out)
+	}
+	s.destinations = []control.Destination{
+		{
+			Name: "google.com", Waiting: 12, Used: 1, Window: 4, Paused: time.Now().Add(9*time.Minute + 30*time.Second), Note: "no IPv6 until tomorrow",
+			LastReply: "421 4.7.28 too \x1b[31mfast", LastAt: time.Now().Add(-30 * time.Second),
+		},
+		{Name: "slow.example", Waiting: 1},
+	}
+	out, _ := s.run(0, "destinations")
+	for _, want := range []string{
+		"DESTINATION   WAITING  ATTEMPTS  PAUSED ", "google.com    12       1 of 4    ends in 9m  no IPv6 until tomorrow  ", "s ago: 421 4.7.28 too \uFFFD[31mfast\n",
+		"slow.example  1        -         -           -                       -\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	var list []control.Destination
+	if out, _ := s.run(0, "destinations --json"); json.Unmarshal([]byte(out), &list) != nil || len(list) != 2 || list[0].Waiting != 12 {
+		t.Errorf("%s", out)
+	}
+}
+
 func TestPictureOfTheQueue(t *testing.T) {
 	s := newSite(t)
 	now := time.Now()

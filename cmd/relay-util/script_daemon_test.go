@@ -25,6 +25,8 @@ type scriptDaemon struct {
 
 func (d *scriptDaemon) Reload() problem.List { return nil }
 
+func (d *scriptDaemon) Destinations() []control.Destination { return nil }
+
 func (d *scriptDaemon) Status() control.Status {
 	st, health := d.store.Stats(), d.store.Health()
 	return control.Status{

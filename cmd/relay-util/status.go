@@ -11,7 +11,9 @@ import (
 	"relayd/problem"
 )
 
-func (t *tool) daemonVerbs() []*cobra.Command { return []*cobra.Command{t.status(), t.reload()} }
+func (t *tool) daemonVerbs() []*cobra.Command {
+	return []*cobra.Command{t.status(), t.destinations(), t.reload()}
+}
 
 func (t *tool) status() *cobra.Command {
 	c := &cobra.Command{
@@ -65,6 +67,9 @@ func (t *tool) printStatus(s control.Status) error {
 	}
 	fmt.Fprintf(tw, "listens on\t%s\n", strings.Join(listeners, ", "))
 	fmt.Fprintf(tw, "connections\t%d\n", s.Connections)
+	if s.IPv6 != "" {
+		fmt.Fprintf(tw, "IPv6\t%s\n", plain(s.IPv6))
+	}
 	fmt.Fprintf(tw, "queue\t%s\n", t.queueLine(s.Queue))
 	fmt.Fprintf(tw, "attempts\t%s\n", attemptsLine(s.Queue.Attempts))
 	fmt.Fprintf(tw, "queue log\t%s\n", logLine(s.Queue.Log))

@@ -107,6 +107,7 @@ func (d *daemon) build() error {
 		return err
 	}
 	outbound := relay.NewOutbound(opt, d.outbound.client)
+	d.outbound.relay = outbound
 	store, err := queue.OpenStore(queue.StoreOptions{
 		Dir: conf.QueueDir(), Group: outbound.Group, Log: log, ReserveBytes: 64 << 20, ReserveFiles: 100,
 		MaxMessages: int64(conf.Queue.MaxMessages), MaxBytes: int64(conf.Queue.MaxSize),
@@ -119,6 +120,7 @@ func (d *daemon) build() error {
 		Hostname: conf.Hostname, Lifetime: time.Duration(conf.Queue.Lifetime), DelayWarning: time.Duration(conf.Queue.DelayWarning),
 		Workers: 1000, PerGroup: 20, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
 	}, store, outbound)
+	d.outbound.restore(d)
 	d.servers = newServers(conf, log, d.certs, store.TemporaryDir(), relay.NewInbound(opt, d.queue))
 	d.metrics, d.web = d.newMetrics()
 	return nil
@@ -219,7 +221,7 @@ func (d *daemon) end() {
 	d.control.Close()
 	d.web.Close()
 	d.serving.Wait()
-	d.outbound.close()
+	d.outbound.close(d)
 	if err := d.store.Close(); err != nil {
 		d.log.Error("closing the queue", "error", err.Error())
 	}

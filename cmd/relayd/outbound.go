@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"relayd/config"
 	"relayd/delivery"
@@ -13,12 +15,16 @@ import (
 	"relayd/domains"
 	"relayd/mtasts"
 	"relayd/problem"
+	"relayd/relay"
 	"relayd/tlsrpt"
 )
 
 // An outbound is what mail leaves by.
 type outbound struct {
 	client   *delivery.Client
+	source   *delivery.Source // nil where IPv6 is not ours to choose
+	relay    *relay.Outbound
+	saved    []byte // what was learned of destinations
 	policies *mtasts.Cache
 	results  *tlsrpt.Book // of TLS, by day
 }
@@ -40,8 +46,12 @@ func (d *daemon) newOutbound() (*outbound, error) {
 		return nil, err
 	}
 	hosts := filepath.Join(conf.StateDir, "tls-hosts")
+	var source *delivery.Source
+	if conf.Outbound.IP == config.IPAuto {
+		source = delivery.NewSource(delivery.SourceOptions{PTR: resolver.PTR, IP: resolver.IP, Log: log})
+	}
 	client := delivery.New(delivery.Options{
-		Hostname: conf.Hostname, Port: conf.Outbound.Port, Family: conf.Outbound.IP, Times: delivery.DefaultTimes(), Log: log,
+		Source: source, Hostname: conf.Hostname, Port: conf.Outbound.Port, Family: conf.Outbound.IP, Times: delivery.DefaultTimes(), Log: log,
 		Resolver: resolver, IsSelf: delivery.ListensOn(mxAddresses(d.listeners)),
 		TLS: delivery.TLSOptions{
 			Demands: demands(conf.Outbound.TLS), TLSA: resolver, Policies: policies, Report: results.Add,
@@ -49,28 +59,90 @@ func (d *daemon) newOutbound() (*outbound, error) {
 			Save: func(data []byte) error { return writeState(hosts, data) },
 		},
 	})
-	return &outbound{client, policies, results}, nil
+	return &outbound{client: client, source: source, policies: policies, results: results}, nil
 }
 
 // run starts what goes on in the background until the daemon is to stop.
 func (o *outbound) run(d *daemon) {
 	d.serving.Go(func() { o.client.Run(d.ctx) })
+	if o.source != nil {
+		d.serving.Go(func() { o.source.Run(d.ctx) })
+	}
 	d.serving.Go(func() { o.policies.Run(d.ctx) })
+	d.serving.Go(func() { o.keep(d) })
 	d.serving.Go(func() { o.results.Run(d.ctx) })
 }
 
+// destinationsEvery is how often what was learned of destinations is saved: to lose a minute of it
+// costs one refusal.
+const destinationsEvery = time.Minute
+
+func destinationsFile(conf *config.Config) string {
+	return filepath.Join(conf.StateDir, "destinations")
+}
+
+// restore takes up what was learned of destinations before the restart. It may be forgotten.
+func (o *outbound) restore(d *daemon) {
+	data, err := readState(destinationsFile(d.conf))
+	if err == nil && data != nil {
+		err = o.relay.Restore(d.queue, data)
+	}
+	if err != nil {
+		d.log.Warn("what was learned of destinations is forgotten", "error", err.Error())
+	}
+}
+
+// keep saves what is learned of destinations, until the daemon is to stop.
+func (o *outbound) keep(d *daemon) {
+	tick := time.NewTicker(destinationsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-tick.C:
+			o.save(d)
+		}
+	}
+}
+
+// save is not called by two at once.
+func (o *outbound) save(d *daemon) {
+	data, err := o.relay.State(d.queue)
+	if err == nil && !bytes.Equal(data, o.saved) {
+		err = writeState(destinationsFile(d.conf), data)
+	}
+	if err != nil {
+		d.log.Warn("what was learned of destinations was not saved", "error", err.Error())
+		return
+	}
+	o.saved = data
+}
+
 // close ends what is left when nothing is delivered any more.
-func (o *outbound) close() {
+func (o *outbound) close(d *daemon) {
+	o.save(d)
 	o.client.Close()
 	o.policies.Close()
 	o.results.Close()
 }
 
+// ipv6 is how IPv6 is used, in a sentence.
+func (o *outbound) ipv6(conf *config.Config) string {
+	switch {
+	case o.source != nil:
+		return o.source.String()
+	case conf.Outbound.IP == config.IPv6:
+		return "used alone, as outbound.ip says"
+	}
+	return "not used, as outbound.ip says"
+}
+
 // warnings are what an administrator should know of it.
 func (o *outbound) warnings(conf *config.Config) problem.List {
 	var list problem.List
-	for _, w := range o.client.Warnings() {
-		list = append(list, problem.At(conf.File(), 0, "%s (outbound.tls can demand TLS)", w))
+	for _, w := range append(o.client.Warnings(), o.relay.Warnings()...) {
+		list = append(list, problem.At(conf.File(), 0, "%s", w))
 	}
 	return list
 }

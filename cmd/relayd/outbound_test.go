@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -53,6 +54,48 @@ func TestStatusTellsOfTLSThatIsGone(t *testing.T) {
 		}
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// What was learned of destinations is there after a restart; a damaged file is as none, with a word
+// in the log.
+func TestDestinationsAreKept(t *testing.T) {
+	state := t.TempDir()
+	file := files(t, map[string]string{"relayd.toml": fmt.Sprintf(
+		"hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n", state)})
+	conf, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until := time.Now().Add(9 * time.Minute).UTC().Format(time.RFC3339)
+	saved := fmt.Sprintf(`{"paused":{"google.com":%q},"ipv6":{"google.com":{"until":%[1]q,"advice":"Do something."}},"mailboxes":{}}`, until)
+	for _, c := range []struct{ content, damaged string }{{saved, ""}, {"", ""}, {"{", "is forgotten"}} {
+		if c.content != "" {
+			if err := os.WriteFile(filepath.Join(state, "destinations"), []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var log bytes.Buffer
+		ctx, stop := context.WithCancel(context.Background())
+		d, err := start(ctx, conf, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, warnings := d.Destinations(), d.Status().Warnings.Error()
+		stop()
+		if err := d.Wait(); err != nil {
+			t.Error(err)
+		}
+		if c.damaged != "" {
+			if len(list) > 0 || !strings.Contains(log.String(), c.damaged) {
+				t.Errorf("%v; %s", list, &log)
+			}
+			continue
+		}
+		if len(list) != 1 || list[0].Name != "google.com" || list[0].Paused.UTC().Format(time.RFC3339) != until || list[0].Note != "no IPv6 until "+until ||
+			!strings.Contains(warnings, "google.com takes no mail from us over IPv6; until "+until+" it goes over IPv4. Do something.") {
+			t.Errorf("%+v; %s", list, warnings)
 		}
 	}
 }

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"time"
 
 	"relayd/control"
 	"relayd/problem"
@@ -24,7 +27,7 @@ func (d *daemon) Status() control.Status {
 	for _, l := range d.listeners {
 		s.Listeners = append(s.Listeners, control.Listener{Service: l.service.name, Address: l.Addr().String()})
 	}
-	s.Connections = d.connections()
+	s.Connections, s.IPv6 = d.connections(), d.outbound.ipv6(d.conf)
 	for _, dom := range d.domains.Current().All() {
 		ds := control.DomainStatus{Name: dom.Name, Keys: len(dom.Keys), Broken: dom.Broken != nil}
 		if dom.Broken == nil {
@@ -55,4 +58,34 @@ func (d *daemon) queueStatus() (control.QueueStatus, control.Health) {
 // CheckQueue verifies all that is in the queue.
 func (d *daemon) CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error) {
 	return d.store.Check(ctx, progress)
+}
+
+// Destinations implements control.Daemon.
+func (d *daemon) Destinations() []control.Destination {
+	all := map[string]control.Destination{}
+	for name, n := range d.store.Waiting() {
+		all[name] = control.Destination{Waiting: n}
+	}
+	for _, g := range d.queue.Groups() {
+		one := all[g.Name]
+		one.Used, one.Window, one.Paused = g.Used, g.Window, g.Paused
+		all[g.Name] = one
+	}
+	for name, said := range d.outbound.relay.LastReplies() {
+		one := all[name]
+		one.LastReply, one.LastAt = said.Reply, said.At
+		all[name] = one
+	}
+	for name, refusal := range d.outbound.client.IPv6Refusals() {
+		one := all[name]
+		one.Note = "no IPv6 until " + refusal.Until.UTC().Format(time.RFC3339)
+		all[name] = one
+	}
+	list := make([]control.Destination, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		one := all[name]
+		one.Name = name
+		list = append(list, one)
+	}
+	return list
 }
