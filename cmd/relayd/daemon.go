@@ -260,7 +260,16 @@ func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	d := domains.Open(domains.Options{
 		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: quiet,
 	})
-	_, certProblems := certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: quiet})
+	store, certProblems := certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: quiet})
 	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)
+	warnings = append(warnings, checkLogins(conf, store)...)
 	return append(d.Problems(), certProblems...), warnings
+}
+
+// checkLogins warns where users cannot log in for lack of a certificate.
+func checkLogins(conf *config.Config, store *certs.Store) problem.List {
+	if conf.TLS.AllowSelfSigned || store.Real(conf.Hostname) || len(conf.Listen.Submission)+len(conf.Listen.Submissions) == 0 {
+		return nil
+	}
+	return problem.List{problem.At(conf.CertsDir(), 0, "there is no certificate for %s, so nobody can log in: put fullchain.pem and privkey.pem into a folder here", conf.Hostname)}
 }

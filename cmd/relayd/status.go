@@ -23,6 +23,7 @@ func (d *daemon) Status() control.Status {
 	s.Problems = append(append(s.Problems, problems...), d.certs.Problems()...)
 	s.Warnings = append(s.Warnings, warnings...)
 	s.Warnings = append(s.Warnings, relay.CheckPostmaster(d.conf, d.domains.Current())...)
+	s.Warnings = append(s.Warnings, checkLogins(d.conf, d.certs)...)
 	s.Warnings = append(s.Warnings, d.outbound.warnings(d.conf)...)
 	for _, l := range d.listeners {
 		s.Listeners = append(s.Listeners, control.Listener{Service: l.service.name, Address: l.Addr().String()})
