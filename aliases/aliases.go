@@ -2,6 +2,9 @@
 // address goes. The syntax is chasquid's: one "name: target, target" a line, "*" for every name
 // that nothing else takes, "address via host" for a fixed next hop, "*@domain" to keep the name.
 //
+// A rule may be temporary: from the moment it expires nothing takes mail for its name, the catch-all
+// neither, without the file being read again.
+//
 // A file either parses whole or not at all, with every problem named by file and line, so a typo
 // never half-applies. Cycles and over-long chains are found by Check when files are loaded, not
 // when mail arrives; Resolve is bounded all the same.
@@ -13,6 +16,7 @@ package aliases
 
 import (
 	"strings"
+	"time"
 	"unicode"
 
 	"relayd/address"
@@ -34,15 +38,19 @@ type Options struct {
 	SuffixSeparators string // each of these characters begins a suffix, as "+" in user+tag; may be empty
 	DropCharacters   string // characters without meaning in a name, as "." in first.last; may be empty
 	AllowPipe        bool   // whether "|command" is accepted as a target
+	// Now says when a rule has expired, at each look-up; nil is time.Now.
+	Now func() time.Time
 }
 
 // A Table is one parsed alias file. It never changes.
 type Table struct {
+	file     string
 	opt      Options
 	rules    []Rule
 	exact    map[string]*Rule // by Left
 	loose    map[string]*Rule // by Left without drop characters; no Left with a suffix separator
 	catchAll *Rule            // nil when the file has none
+	astray   []mark           // of names that have no rule
 }
 
 // Domain is the domain whose addresses t answers for.
@@ -51,24 +59,45 @@ func (t *Table) Domain() string { return t.opt.Domain }
 // Rules are the rules in file order. The caller must not change them.
 func (t *Table) Rules() []Rule { return t.rules }
 
+// Rule returns the rule for a name, written as in Rule.Left.
+func (t *Table) Rule(left string) (Rule, bool) {
+	r := t.exact[left]
+	if left == catchAllName {
+		r = t.catchAll
+	}
+	if r == nil {
+		return Rule{}, false
+	}
+	return *r, true
+}
+
+func (t *Table) now() time.Time {
+	if t.opt.Now == nil {
+		return time.Now()
+	}
+	return t.opt.Now()
+}
+
 // A Rule is one line of an alias file.
 type Rule struct {
 	Left    string // the name it is for, in lower case and unquoted; "*" is the catch-all
 	File    string
 	Line    int // from 1
 	Targets []Target
+	Expires time.Time // from then on nothing takes mail for Left; zero: never
+	Note    string    // of a temporary rule: what it is for; may be empty
 
 	keeps bool // some target keeps the local part
 }
 
-// String writes the rule as a line that Parse reads back, without a line end.
+// Name is Left as a file has it, in quotes where it needs them.
+func (r Rule) Name() string { return quoteLeft(r.Left) }
+
+// String writes the rule as a line that Parse reads back, without a line end. When it expires
+// stands in another line, and is not in it.
 func (r Rule) String() string {
 	var b strings.Builder
-	if r.Left == catchAllName {
-		b.WriteString(r.Left)
-	} else {
-		b.WriteString(quoteName(r.Left))
-	}
+	b.WriteString(r.Name())
 	sep := ": "
 	for _, t := range r.Targets {
 		b.WriteString(sep)

@@ -50,22 +50,33 @@ func Check(h Hosted, tables []*Table) problem.List {
 }
 
 // Dangling warns of targets in hosted domains that nothing takes mail for. Mail to them is
-// dropped, and refused where the rule has no other target.
+// dropped, and refused where the rule has no other target. It also warns of expiry comments whose
+// rule is not there, perhaps because it has got another name.
 func Dangling(h Hosted, tables []*Table) problem.List {
 	var warnings problem.List
 	for _, t := range tables {
 		for i := range t.rules {
 			r := &t.rules[i]
+			if r.Expired(t.now()) {
+				continue
+			}
 			for _, target := range r.Targets {
 				if target.KeepLocal && r == t.catchAll {
 					continue // which names will come is not known
 				}
-				if _, ok := follow(h, r, target, r.Left); !ok {
+				to, ok := follow(h, r, target, r.Left)
+				switch {
+				case !ok && to.rule != nil:
+					warnings = append(warnings, problem.At(r.File, r.Line, "%s leads nowhere: %v", target, &ExpiredError{to.rule}))
+				case !ok:
 					warnings = append(warnings, problem.At(r.File, r.Line,
 						"%s leads nowhere: %s is hosted here and has neither that alias nor a mailbox of that name",
 						target, target.Address.Domain))
 				}
 			}
+		}
+		for _, m := range t.astray {
+			warnings = append(warnings, problem.At(t.file, m.line, "%s is to expire, and has no rule in this file: name the right one, or take the comment out", quoteLeft(m.name)))
 		}
 	}
 	return warnings

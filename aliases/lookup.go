@@ -29,7 +29,8 @@ const (
 	CatchAll How = "catch-all"
 )
 
-// A match is the answer of one look-up: a rule or, with rule nil, a mailbox.
+// A match is the answer of one look-up: a rule or, with rule nil, a mailbox. With the answer that
+// nothing takes the mail, rule is the one that has expired.
 type match struct {
 	rule    *Rule
 	mailbox address.Address
@@ -38,8 +39,19 @@ type match struct {
 }
 
 // lookup finds what takes mail for a, which is in t's domain. A user with a mailbox comes before
-// the catch-all also when the mail is for user+tag: a catch-all is for names that nobody has.
+// the catch-all also when the mail is for user+tag: a catch-all is for names that nobody has. A
+// rule that has expired ends the search: whoever made it wants no more mail for the name, from
+// wherever else in the file it might be led.
 func lookup(h Hosted, t *Table, a address.Address) (match, bool) {
+	m, ok := find(h, t, a)
+	if ok && m.rule != nil && !m.rule.Expires.IsZero() && m.rule.Expired(t.now()) {
+		return match{rule: m.rule}, false
+	}
+	return m, ok
+}
+
+// find is lookup without regard to time.
+func find(h Hosted, t *Table, a address.Address) (match, bool) {
 	name := strings.ToLower(a.Local)
 	if r := t.exact[name]; r != nil {
 		return match{rule: r, how: Exact}, true
@@ -88,7 +100,7 @@ type hop struct {
 }
 
 // follow looks up where target of rule leads for mail to the name local. It reports false when
-// that is nowhere. A target with Via is always the end: its host is asked instead of us, which
+// that is nowhere; the hop's rule is then one that has expired, if it is for that. A target with Via is always the end: its host is asked instead of us, which
 // is how a second server hands a domain's mail to the first.
 func follow(h Hosted, rule *Rule, target Target, local string) (hop, bool) {
 	a := target.Address
@@ -104,7 +116,7 @@ func follow(h Hosted, rule *Rule, target Target, local string) (hop, bool) {
 	}
 	m, ok := lookup(h, t, a)
 	if !ok {
-		return hop{}, false
+		return hop{rule: m.rule}, false
 	}
 	if m.rule == rule {
 		// "me: me, other@x.org": the rule's own address means the mailbox behind it.

@@ -15,7 +15,8 @@ import (
 // Parse reads one alias file; file is the name that problems are reported under. When anything
 // is wrong it returns a problem.List with all of it, and no table. It reads at most 16 MiB.
 func Parse(file string, r io.Reader, opt Options) (*Table, error) {
-	p := &parser{file: file, t: &Table{
+	p := &parser{file: file, marks: make(map[string]mark), t: &Table{
+		file:  file,
 		opt:   opt,
 		exact: make(map[string]*Rule),
 		loose: make(map[string]*Rule),
@@ -30,6 +31,7 @@ func Parse(file string, r io.Reader, opt Options) (*Table, error) {
 		p.lines(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
 	}
 	p.index()
+	p.bind()
 	if err := p.problems.Err(); err != nil {
 		return nil, err
 	}
@@ -40,6 +42,7 @@ type parser struct {
 	file     string
 	line     int
 	t        *Table
+	marks    map[string]mark // by name
 	problems problem.List
 }
 
@@ -61,8 +64,9 @@ func (p *parser) lines(text []byte) {
 			p.complain(p.line, "a line longer than %d KiB", maxLine>>10)
 			continue
 		}
-		s := strings.Trim(withoutComment(string(line)), blanks)
-		if s == "" {
+		s := withoutComment(string(line))
+		p.mark(s, string(line[len(s):]))
+		if s = strings.Trim(s, blanks); s == "" {
 			continue
 		}
 		if len(p.t.rules) == maxRules {

@@ -17,7 +17,8 @@ const (
 
 // Errors of Resolve.
 var (
-	// ErrNoSuchAddress means that nothing takes mail for the address: 550 5.1.1.
+	// ErrNoSuchAddress means that nothing takes mail for the address: 550 5.1.1. An ExpiredError
+	// is one.
 	ErrNoSuchAddress = errors.New("no such address")
 	// ErrLoop means a cycle, or a chain of more than 10 rules, that Check was not asked about.
 	ErrLoop = errors.New("aliases lead in a circle or through more than 10 rules")
@@ -56,7 +57,10 @@ func Resolve(h Hosted, a address.Address) (Resolution, error) {
 		return Resolution{}, ErrNoSuchAddress
 	}
 	m, ok := lookup(h, t, a)
-	if !ok {
+	switch {
+	case !ok && m.rule != nil:
+		return Resolution{}, &ExpiredError{m.rule}
+	case !ok:
 		return Resolution{}, ErrNoSuchAddress
 	}
 	w := walk{h: h, open: make(map[node]bool), finals: make(map[string]bool)}

@@ -100,6 +100,8 @@ func TestBad(t *testing.T) {
 		{host + "[mailbox]\nlmtp = \"/run/lmtp\"", `f:3: mailbox.lmtp: write "unix:" and the path of a socket, or "tcp:host:port"`},
 		{host + "[mailbox]\nlmtp = \"unix:lmtp\"", `f:3: mailbox.lmtp: write the whole path of the socket behind "unix:", like "unix:/run/dovecot/lmtp"`},
 		{host + "[mailbox]\nlmtp = \"unix:/" + strings.Repeat("x", 107) + "\"", "f:3: mailbox.lmtp: the path of the socket is longer than 107 bytes"},
+		{host + "[log]\nprivacy = \"no-adress\"", `f:3: log.privacy: must be "full", "no-ip", "no-address" or "none", not "no-adress": did you mean "no-address"?`},
+		{host + "[log]\nprivacy = \"everything\"", `f:3: log.privacy: must be "full", "no-ip", "no-address" or "none", not "everything"`},
 		{host + "[mailbox]\nlmtp = \"tcp:dovecot:25\"", "f:3: mailbox.lmtp: port 25 is for SMTP: LMTP servers listen on a port of their own, like 24"},
 		{host + "[acme]\nenabled = true", `f:3: acme.enabled: http-01 needs a listener: write http = [":80"] under [listen]`},
 		{host + "[acme]\nenabled = true\nchallenge = \"dns-01\"", "f:4: acme.challenge: dns-01 needs the name of your DNS provider in acme.provider"},

@@ -31,8 +31,20 @@ func oneOf(p *string, values ...string) func(complaints) {
 			}
 		}
 		last := len(values) - 1
-		bad.add(`must be "%s" or %q, not %q`, strings.Join(values[:last], `", "`), values[last], *p)
+		bad.add(`must be "%s" or %q, not %q%s`, strings.Join(values[:last], `", "`), values[last], *p, likeOne(*p, values))
 	}
+}
+
+// likeOne asks for the value that a wrong one is most like; it says nothing where there is none.
+func likeOne(wrong string, values []string) string {
+	words := make([]place, len(values))
+	for i, v := range values {
+		words[i].name = v
+	}
+	if p, ok := nearest(wrong, words); ok {
+		return fmt.Sprintf(": did you mean %q?", p.name)
+	}
+	return ""
 }
 
 // normal stores what parse makes of the text, or complains.

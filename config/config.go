@@ -145,6 +145,8 @@ type Aliases struct {
 type Log struct {
 	Level  string // "debug", "info", "warn" or "error"
 	Format string // "text" or "json"
+	// Privacy is what is kept out: "full" for nothing, "no-ip", "no-address" or "none", as in room logs.
+	Privacy string
 }
 
 // Default returns the settings of a file that has no key at all. Only Hostname, which has no
@@ -180,7 +182,7 @@ func Default() *Config {
 			DNS:       map[string]string{},
 		},
 		Auth: Auth{BcryptCost: 10},
-		Log:  Log{Level: "info", Format: "text"},
+		Log:  Log{Level: "info", Format: "text", Privacy: "full"},
 	}
 }
 

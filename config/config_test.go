@@ -141,7 +141,8 @@ func TestGood(t *testing.T) {
 		{"listen.http = [\":80\"]\nacme.enabled = true", func(c *Config) any { return c.ACME.Challenge }, "http-01"},
 		{"auth.bcrypt_cost = 4", func(c *Config) any { return c.Auth.BcryptCost }, 4},
 		{"aliases.allow_pipe = true", func(c *Config) any { return c.Aliases.AllowPipe }, true},
-		{"log = { level = \"debug\", format = \"json\" }", func(c *Config) any { return c.Log }, Log{"debug", "json"}},
+		{"log = { level = \"debug\", format = \"json\" }", func(c *Config) any { return c.Log }, Log{"debug", "json", "full"}},
+		{"log.privacy = \"no-address\"", func(c *Config) any { return c.Log.Privacy }, "no-address"},
 	} {
 		if got := tt.get(mustParse(t, host+tt.text)); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s\ngot  %#v\nwant %#v", tt.text, got, tt.want)

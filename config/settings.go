@@ -66,6 +66,7 @@ func (c *Config) settings() []setting {
 
 		{"log.level", &c.Log.Level, oneOf(&c.Log.Level, "debug", "info", "warn", "error")},
 		{"log.format", &c.Log.Format, oneOf(&c.Log.Format, "text", "json")},
+		{"log.privacy", &c.Log.Privacy, oneOf(&c.Log.Privacy, "full", "no-ip", "no-address", "none")},
 	}
 }
 

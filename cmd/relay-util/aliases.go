@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,10 +48,12 @@ func (w world) options(d *domains.Domain) aliases.Options {
 
 func (t *tool) aliasAdd() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "alias-add LHS TARGET...",
-		Short:   "Send the mail for LHS, NAME@DOMAIN or *@DOMAIN for every other name, to the targets.",
-		Example: "relay-util alias-add shop@example.org me@gmail.com partner@example.net",
+		Use:   "alias-add LHS TARGET...",
+		Short: "Send the mail for LHS, NAME@DOMAIN or *@DOMAIN for every other name, to the targets.",
+		Example: "relay-util alias-add shop@example.org me@gmail.com partner@example.net\n" +
+			"  relay-util alias-add shop7@example.org me@gmail.com --expires 30d --note 'the shop on 7th street'",
 	}
+	life := t.lifespanFlags(c)
 	parts := func(_ *cobra.Command, args []string) error {
 		_, err := joinVia(args[1:])
 		return err
@@ -69,6 +72,9 @@ func (t *tool) aliasAdd() *cobra.Command {
 			return err
 		}
 		rule, err := aliases.NewRule(left, list, w.options(d))
+		if err == nil {
+			rule, err = life.apply(rule)
+		}
 		if err != nil {
 			return err
 		}
@@ -101,7 +107,11 @@ func joinVia(words []string) ([]string, error) {
 func (t *tool) addRule(w world, d *domains.Domain, rule aliases.Rule) error {
 	file := w.file(d.Name, "aliases")
 	err := t.edit(w.place, d.Name, "aliases", func(old []byte) ([]byte, error) {
-		data, err := aliases.Add(old, rule)
+		data, err := t.renewed(w, d, old, rule)
+		if err != nil {
+			return nil, err
+		}
+		data, err = aliases.Add(data, rule)
 		if errors.Is(err, aliases.ErrExists) {
 			err = fmt.Errorf("%w of %s; take it out first with `relay-util alias-remove '%s'`", err, file, wholeLeft(rule.Left, d.Name))
 		}
@@ -120,7 +130,11 @@ func (t *tool) addRule(w world, d *domains.Domain, rule aliases.Rule) error {
 		return data, nil
 	})
 	if err == nil {
-		t.say("added %s: %s", wholeLeft(rule.Left, d.Name), strings.Join(targets(rule), ", "))
+		end := t.expiry(rule)
+		if end != "" {
+			end = ", " + end
+		}
+		t.say("added %s: %s%s", wholeLeft(rule.Left, d.Name), strings.Join(targets(rule), ", "), end)
 	}
 	return err
 }
@@ -160,16 +174,28 @@ func (t *tool) aliasRemove() *cobra.Command {
 
 // A listedAlias is a rule as `alias-list --json` shows one.
 type listedAlias struct {
-	Alias   string   `json:"alias"`
-	Targets []string `json:"targets"`
-	File    string   `json:"file"`
-	Line    int      `json:"line"`
+	Alias   string    `json:"alias"`
+	Targets []string  `json:"targets"`
+	File    string    `json:"file"`
+	Line    int       `json:"line"`
+	Expires time.Time `json:"expires,omitzero"`
+	Expired bool      `json:"expired,omitempty"`
+	Note    string    `json:"note,omitempty"`
+
+	words string // when it expires
+}
+
+func (t *tool) listed(r aliases.Rule, domain string) listedAlias {
+	return listedAlias{
+		Alias: wholeLeft(r.Left, domain), Targets: targets(r), File: r.File, Line: r.Line,
+		Expires: r.Expires, Expired: r.Expired(t.now()), Note: r.Note, words: t.expiry(r),
+	}
 }
 
 func (t *tool) aliasList() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "alias-list [DOMAIN]",
-		Short:   "List the aliases with their targets, one a line.",
+		Short:   "List the aliases with their targets, one a line, and when the temporary ones expire.",
 		Example: "relay-util alias-list example.org",
 	}
 	return t.verb(c, cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
@@ -187,7 +213,7 @@ func (t *tool) aliasList() *cobra.Command {
 				continue
 			}
 			for _, r := range d.Aliases.Rules() {
-				list = append(list, listedAlias{wholeLeft(r.Left, d.Name), targets(r), r.File, r.Line})
+				list = append(list, t.listed(r, d.Name))
 			}
 		}
 		if err := t.printAliases(list); err != nil {
@@ -203,7 +229,14 @@ func (t *tool) printAliases(list []listedAlias) error {
 	}
 	tw := t.table()
 	for _, a := range list {
-		fmt.Fprintf(tw, "%s\t%s\n", a.Alias, strings.Join(a.Targets, ", "))
+		fmt.Fprintf(tw, "%s\t%s", a.Alias, strings.Join(a.Targets, ", "))
+		if a.words != "" {
+			fmt.Fprintf(tw, "\t%s", a.words)
+		}
+		if a.Note != "" {
+			fmt.Fprintf(tw, " (%s)", oneLine(a.Note))
+		}
+		fmt.Fprintln(tw)
 	}
 	return tw.Flush()
 }

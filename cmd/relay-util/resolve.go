@@ -25,14 +25,30 @@ type step struct {
 type resolution struct {
 	Targets []string `json:"targets"`
 	Steps   []step   `json:"steps"`
+
+	Explanation *explanation `json:"explanation,omitempty"`
+
+	leaves bool // some target is on another server
+}
+
+// String is the step as people read it.
+func (s step) String() string {
+	switch {
+	case s.Rule == "":
+		return fmt.Sprintf("%s has a mailbox here", s.Address)
+	case s.Line == 0:
+		return fmt.Sprintf("%s (%s) by %s: %s", s.Address, s.Via, s.File, s.Rule)
+	}
+	return fmt.Sprintf("%s (%s) by %s:%d: %s", s.Address, s.Via, s.File, s.Line, s.Rule)
 }
 
 func (t *tool) aliasesResolve() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "aliases-resolve ADDR",
 		Short:   "Print where mail for an address ends up, and then, indented, the rules that say so.",
-		Example: "relay-util aliases-resolve shop@example.org",
+		Example: "relay-util aliases-resolve shop@example.org --explain",
 	}
+	explain := c.Flags().Bool("explain", false, "say also how the mail leaves: reverse-path, SPF, DKIM and DMARC")
 	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
 		a, err := address.Parse(args[0])
 		if err != nil {
@@ -49,11 +65,19 @@ func (t *tool) aliasesResolve() *cobra.Command {
 			return d.Broken
 		}
 		res, err := w.resolve(a, t.configFile)
+		if expired, ok := errors.AsType[*aliases.ExpiredError](err); ok {
+			r := expired.Rule
+			return t.noTarget(res, fmt.Errorf("nothing takes mail for %s: its alias %s:%d %s; renew it with `relay-util alias-add '%s' TARGET --expires 30d`",
+				a, r.File, r.Line, t.expiry(*r), wholeLeft(r.Left, a.Domain)))
+		}
 		if errors.Is(err, aliases.ErrNoSuchAddress) {
 			return t.noTarget(res, fmt.Errorf("no alias takes mail for %s; add one with `relay-util alias-add %[1]s TARGET`", a))
 		}
 		if err != nil {
 			return err
+		}
+		if *explain {
+			res.Explanation = w.explain(a, res)
 		}
 		return t.printResolution(res)
 	})
@@ -81,7 +105,7 @@ func (w world) resolve(a address.Address, settings string) (resolution, error) {
 		return resolution{}, err
 	}
 	if w.Get(admin.Domain) == nil {
-		return resolution{[]string{admin.String()}, []step{first}}, nil
+		return resolution{Targets: []string{admin.String()}, Steps: []step{first}, leaves: true}, nil
 	}
 	res, err = aliases.Resolve(w, admin)
 	r := newResolution(res)
@@ -93,6 +117,7 @@ func newResolution(res aliases.Resolution) resolution {
 	r := resolution{Targets: []string{}, Steps: []step{}} // not nil, which is null in JSON
 	for _, target := range res.Targets {
 		r.Targets = append(r.Targets, target.String())
+		r.leaves = r.leaves || !target.Mailbox && target.Pipe == nil
 	}
 	for _, s := range res.Steps {
 		next := step{Address: s.Address.String(), Via: string(s.Via)}
@@ -112,14 +137,10 @@ func (t *tool) printResolution(r resolution) error {
 		t.say("%s", target)
 	}
 	for _, s := range r.Steps {
-		switch {
-		case s.Rule == "":
-			t.say("  %s has a mailbox here", s.Address)
-		case s.Line == 0:
-			t.say("  %s (%s) by %s: %s", s.Address, s.Via, s.File, s.Rule)
-		default:
-			t.say("  %s (%s) by %s:%d: %s", s.Address, s.Via, s.File, s.Line, s.Rule)
-		}
+		t.say("  %s", s)
+	}
+	if r.Explanation != nil {
+		t.printExplanation(r.Explanation)
 	}
 	return nil
 }

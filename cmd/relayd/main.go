@@ -16,6 +16,7 @@ import (
 
 	"relayd/config"
 	"relayd/internal/demo"
+	"relayd/logs"
 )
 
 // Exit codes: 78 is EX_CONFIG of sysexits.h, which the systemd unit does not restart on.
@@ -105,10 +106,11 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	var level slog.Level
 	level.UnmarshalText([]byte(c.Level)) // config has checked it
 	opt := &slog.HandlerOptions{Level: level}
+	var out slog.Handler = slog.NewTextHandler(w, opt)
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opt))
+		out = slog.NewJSONHandler(w, opt)
 	}
-	return slog.New(slog.NewTextHandler(w, opt))
+	return slog.New(logs.New(out, logs.Privacy(c.Privacy)))
 }
 
 // version is that of the module, or the commit it was built from.

@@ -180,3 +180,13 @@ func TestCheckSeesWhatTheDaemonWouldMiss(t *testing.T) {
 		}
 	}
 }
+
+func TestLogKeepsWhatIsPrivate(t *testing.T) {
+	for format, want := range map[string]string{"text": "client=… from=<…@else.test>", "json": `"client":"…","from":"<…@else.test>"`} {
+		var out bytes.Buffer
+		newLogger(config.Log{Level: "info", Format: format, Privacy: "no-address"}, &out).Info("accepted", "client", "192.0.2.1", "from", "<bob@else.test>")
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s", format, &out)
+		}
+	}
+}
