@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,13 +31,31 @@ import (
 	"relayd/users"
 )
 
+// A logBuffer may be read while it is written to.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
 // A house is a relay over files in a temporary folder, with a queue that nobody works on.
 type house struct {
 	*Inbound
 	t     testing.TB
 	dir   string
 	store *domains.Store
-	log   *bytes.Buffer
+	log   *logBuffer
 	keys  []*dkim.Key
 	names *testnet.DNS // that strangers' mail is checked by; it is empty
 	// requireTLS has deliver ask for REQUIRETLS.
@@ -58,7 +77,7 @@ func write(t testing.TB, dir, name, text string) {
 
 // build makes a house of files (names below the configuration folder) and a key for example.test.
 func build(t testing.TB, toml string, files map[string]string) *house {
-	h := &house{t: t, dir: t.TempDir(), log: new(bytes.Buffer)}
+	h := &house{t: t, dir: t.TempDir(), log: new(logBuffer)}
 	conf, err := config.Parse(filepath.Join(h.dir, "relayd.toml"), []byte("hostname = \"mx.example.test\"\n"+toml))
 	if err != nil {
 		t.Fatal(err)
