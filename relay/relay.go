@@ -210,7 +210,7 @@ func (in *Inbound) completeSubmission(tx *Transaction, m *message.Message) error
 	if err := mayUse(tx.world, tx.Client.User, from, "From"); err != nil {
 		return err
 	}
-	m.LeaveOut(func(header []byte) []byte { return confidential(mailauth.RemoveResults(header, in.Config.Hostname)) })
+	m.LeaveOut(func(header []byte) []byte { return mailauth.RemoveResults(header, in.Config.Hostname) })
 	m.Prepend(m.Complete(tx.ID, from.Domain, in.Now()))
 	signer := from.Domain
 	if tx.world.Get(signer) == nil {
@@ -223,17 +223,6 @@ func (in *Inbound) completeSubmission(tx *Transaction, m *message.Message) error
 	m.Prepend(in.received(tx))
 	m.Prepend(signature)
 	return nil
-}
-
-// confidential is a header without the fields that name those whom nobody else is to know of
-// (RFC 5322 section 3.6.3): programs that leave them in rely on the first server to take them out.
-func confidential(header []byte) []byte {
-	for _, name := range []string{"Bcc", "Resent-Bcc"} {
-		if h, err := message.ParseHeader(header); err == nil && h.Has(name) {
-			_, header = h.Split(name)
-		}
-	}
-	return header
 }
 
 // sign returns the DKIM-Signature fields of all keys of a domain, "" where it has none. An error
