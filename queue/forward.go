@@ -137,8 +137,7 @@ func (f *flight) fly(l *leg) {
 	stored := f.stored
 	f.mu.Unlock()
 	if stored {
-		q.settle(l.work, outcomes)
-		q.store.Done(l.work)
+		f.record(l)
 	}
 	f.mu.Lock()
 	f.left--
@@ -147,6 +146,13 @@ func (f *flight) fly(l *leg) {
 	}
 	f.mu.Unlock()
 	f.release()
+}
+
+// record notes in the queue what an attempt came to. A panic over one message stays with it.
+func (f *flight) record(l *leg) {
+	defer f.q.store.Done(l.work)
+	defer f.q.contain(l.work.Envelope.ID)
+	f.q.settle(l.work, l.outcomes)
 }
 
 // leave is called when the session has its answer.
@@ -257,8 +263,7 @@ func (f *flight) keep() error {
 	f.stored = true
 	for _, l := range f.legs {
 		if l.outcomes != nil {
-			f.q.settle(l.work, l.outcomes)
-			f.q.store.Done(l.work)
+			f.record(l)
 		}
 	}
 	f.q.poke()

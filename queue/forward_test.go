@@ -253,3 +253,22 @@ func TestHandedOverIsNotRepeated(t *testing.T) {
 		})
 	}
 }
+
+// TestPanicOverWhatWasHandedOverIsContained: in the session, and when the attempt ends after it.
+func TestPanicOverWhatWasHandedOverIsContained(t *testing.T) {
+	for _, takes := range []time.Duration{time.Second, time.Minute} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.restart(Options{Sign: func(string, io.Reader) (string, error) { panic("no key") }}, after(takes, byName))
+			o := offer(t, "bad@one.test", "busy@two.test")
+			if answer, err := r.Forward(t.Context(), o.Offer, 25*time.Second); err != nil || answer != (Answer{}) {
+				t.Fatalf("%+v, %v", answer, err)
+			}
+			time.Sleep(2 * time.Minute)
+			o.ended(t)
+			if !strings.Contains(r.log.String(), "no key") || r.store.Get(idA) == nil {
+				t.Errorf("left %v, log:\n%s", listed(r.store), r.log)
+			}
+		})
+	}
+}
