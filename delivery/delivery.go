@@ -124,29 +124,34 @@ type Options struct {
 
 // Times are how long the client waits, by phase: RFC 5321 section 4.5.3.2.
 type Times struct {
-	Dial     time.Duration
-	Greeting time.Duration
-	Command  time.Duration // MAIL, RCPT, EHLO, STARTTLS, AUTH
-	DataInit time.Duration // for 354
-	Block    time.Duration // for a piece of the body to be taken
-	Dot      time.Duration // for the answer to the final dot: giving up early makes duplicates
-	Idle     time.Duration // how long a connection is kept open for more
-	Age      time.Duration // after which a connection is not used again
-	Messages int           // transactions after which a connection is not used again
+	Dial time.Duration
+	// OtherFamily is instead of Dial while a host has an address of the other family left to try;
+	// 0: Dial.
+	OtherFamily time.Duration
+	Greeting    time.Duration
+	Command     time.Duration // MAIL, RCPT, EHLO, STARTTLS, AUTH
+	DataInit    time.Duration // for 354
+	Block       time.Duration // for a piece of the body to be taken
+	Dot         time.Duration // for the answer to the final dot: giving up early makes duplicates
+	Idle        time.Duration // how long a connection is kept open for more
+	Age         time.Duration // after which a connection is not used again
+	Messages    int           // transactions after which a connection is not used again
 }
 
-// DefaultTimes are those of RFC 5321, and 20 messages or 5 minutes for a connection.
+// DefaultTimes are those of RFC 5321, and 20 messages or 5 minutes for a connection. Within 5 seconds
+// the system asks for a connection three times.
 func DefaultTimes() Times {
 	return Times{
-		Dial:     30 * time.Second,
-		Greeting: 5 * time.Minute,
-		Command:  5 * time.Minute,
-		DataInit: 2 * time.Minute,
-		Block:    3 * time.Minute,
-		Dot:      10 * time.Minute,
-		Idle:     20 * time.Second,
-		Age:      5 * time.Minute,
-		Messages: 20,
+		Dial:        30 * time.Second,
+		OtherFamily: 5 * time.Second,
+		Greeting:    5 * time.Minute,
+		Command:     5 * time.Minute,
+		DataInit:    2 * time.Minute,
+		Block:       3 * time.Minute,
+		Dot:         10 * time.Minute,
+		Idle:        20 * time.Second,
+		Age:         5 * time.Minute,
+		Messages:    20,
 	}
 }
 

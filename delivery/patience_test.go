@@ -98,6 +98,40 @@ func TestManyDeadAddresses(t *testing.T) {
 	})
 }
 
+// Where one address family leads nowhere, the other is tried in the same attempt, within seconds;
+// and the address that is silent is not waited for again with the next message.
+func TestDeadAddressFamily(t *testing.T) {
+	for deaf, good := range map[string]bool{"tcp6": true, "tcp4": false} {
+		synctest.Test(t, func(t *testing.T) {
+			n := &pipeNet{deaf: deaf}
+			client := n.client()
+			client.opt.Family, client.opt.Source = "auto", &Source{good: good}
+			defer client.Close()
+			for _, want := range []time.Duration{5 * time.Second, 0} {
+				begin := time.Now()
+				r := client.Deliver(t.Context(), example, message(text, "a@example.org"))[0]
+				if took := time.Since(begin); r.Reply.Code != 250 || took != want {
+					t.Errorf("%s is deaf: %v after %v", deaf, r.Reply.Error(), took)
+				}
+			}
+		})
+	}
+}
+
+// The last address of a host has all the time there is.
+func TestOnlyAddressIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &pipeNet{unanswered: true, deaf: "tcp6"}
+		client := n.client()
+		client.opt.Family = "auto"
+		begin := time.Now()
+		r := client.Deliver(t.Context(), example, message(text, "a@example.org"))[0]
+		if took := time.Since(begin); !r.Reply.Temporary() || took != 35*time.Second {
+			t.Errorf("%v after %v", r.Reply.Error(), took)
+		}
+	})
+}
+
 func TestCancellingEndsADeliveryAtOnce(t *testing.T) {
 	cert := testnet.Cert(t, "mx.test")
 	plain := []string{"connect", "greeting", "ehlo", "mail", "rcpt", "data", "body", "dot"}

@@ -22,6 +22,7 @@ type pipeNet struct {
 	offer      string      // more lines of EHLO, each as "250-KEYWORD\r\n"
 	tls        *tls.Config // for STARTTLS
 	unanswered bool        // connecting takes for ever
+	deaf       string      // the network, "tcp4" or "tcp6", where it does; "" for none
 	ips        int         // how many addresses each name has; 0: one
 
 	dialed int
@@ -45,14 +46,17 @@ func (n *pipeNet) IP(context.Context, string, string) (dns.Answer[netip.Addr], e
 	for i := range max(1, n.ips) {
 		a.Records = append(a.Records, netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}))
 	}
+	if n.deaf != "" {
+		a.Records = append(a.Records, netip.MustParseAddr("2001:db8::1"))
+	}
 	return a, nil
 }
 
 func (n *pipeNet) Confirm(context.Context, string) error { return nil }
 
-func (n *pipeNet) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (n *pipeNet) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	n.dialed++
-	if n.unanswered {
+	if n.unanswered || n.deaf == "tcp6" && addr[0] == '[' || n.deaf == "tcp4" && addr[0] != '[' {
 		ctx, cancel := context.WithTimeout(ctx, DefaultTimes().Dial) // as the net.Dialer has it
 		defer cancel()
 		<-ctx.Done()

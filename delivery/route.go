@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"relayd/address"
 	"relayd/dns"
@@ -26,6 +27,8 @@ type Route struct {
 	User     string  // with a password: AUTH is needed
 	Password string  // with it, Opportunistic is as strict as StartTLS
 	demand   *demand // of the host that is being tried
+
+	dial time.Duration // for the address that is being tried; 0: Times.Dial
 }
 
 // tls is the mode in which the password is safe.

@@ -61,8 +61,7 @@ func (c *Client) connect(ctx context.Context, route Route, a target) (*session, 
 }
 
 func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (*session, error) {
-	network, address := a.network()
-	conn, err := c.dial(ctx, network, address)
+	conn, err := c.connection(ctx, route.dial, a)
 	if err != nil {
 		return nil, unreachable(a, err)
 	}
@@ -82,6 +81,17 @@ func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (
 	}
 	c.remember(s)
 	return s, nil
+}
+
+// connection connects within limit, unless that is 0.
+func (c *Client) connection(ctx context.Context, limit time.Duration, a target) (net.Conn, error) {
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	network, address := a.network()
+	return c.dial(ctx, network, address)
 }
 
 func unreachable(a target, err error) error {

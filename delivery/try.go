@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"relayd/reply"
@@ -77,7 +78,18 @@ func (s *search) host(ctx context.Context, route Route, f found) bool {
 		}
 		options = append(options, o)
 	}
+	s.hasten(options)
 	return s.each(ctx, options)
+}
+
+// hasten has the addresses of a host connect soon or not at all as long as one of the other family
+// is left: a network where one family leads nowhere says so by nothing but silence.
+func (s *search) hasten(options []option) {
+	for i, o := range options {
+		if slices.ContainsFunc(options[i+1:], func(next option) bool { return next.isIPv6() != o.isIPv6() }) {
+			options[i].route.dial = s.client.opt.Times.OtherFamily
+		}
+	}
 }
 
 // each tries addresses in turn. It returns false when there is nothing more to try.
