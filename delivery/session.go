@@ -132,7 +132,7 @@ func (c *Client) secureOrNot(ctx context.Context, s *session) error {
 	case s.demand.level == mayTLS:
 		return c.forgo(s.peer, errNotOffered)
 	}
-	return reply.New(451, "4.7.5", "%s does not offer STARTTLS", s.peer).Because(errNotOffered)
+	return reply.New(451, "4.7.5", "%s does not offer STARTTLS%s", s.peer, s.demand.whose()).Because(errNotOffered)
 }
 
 func (s *session) buffer() {
@@ -143,7 +143,9 @@ func (s *session) buffer() {
 func (s *session) startTLS(ctx context.Context, conf *tls.Config) error {
 	s.conn.SetDeadline(deadline(s.times.Command))
 	tc := tls.Client(s.conn, conf)
-	if err := tc.HandshakeContext(ctx); err != nil {
+	if err := tc.HandshakeContext(ctx); err != nil && s.flaw != nil && !s.demand.audit {
+		return s.unproven()
+	} else if err != nil {
 		return s.noTLS(err)
 	}
 	s.conn, s.tls = tc, tlsOf(tc.ConnectionState(), s.demand.by)

@@ -14,6 +14,7 @@ import (
 
 	"relayd/dane"
 	"relayd/mtasts"
+	"relayd/reply"
 	"relayd/tlsrpt"
 )
 
@@ -149,6 +150,36 @@ func (c *Client) tlsConfig(s *session) *tls.Config {
 		return s.flaw
 	}
 	return conf
+}
+
+// unproven is the reply about a server whose certificate is not what is demanded.
+func (s *session) unproven() error {
+	return reply.New(451, "4.7.5", "%s does not prove by its certificate who it is%s: %s", s.peer, s.demand.whose(), wordsFor(failureOf(s.flaw))).
+		Because(fmt.Errorf("%w: %w", errNoTLS, s.flaw))
+}
+
+// whose tells, behind what is wrong with a host, who demands that it be right.
+func (d *demand) whose() string {
+	switch d.by {
+	case ByDANE:
+		return " (which its domain demands by DANE)"
+	case BySTS:
+		return " (which its domain demands by MTA-STS)"
+	}
+	return ""
+}
+
+// wordsFor say what is wrong with a certificate, in our words: those within it are anybody's.
+func wordsFor(failure string) string {
+	switch failure {
+	case tlsrpt.HostMismatch:
+		return "it is for other names"
+	case tlsrpt.NotTrusted:
+		return "no trusted authority stands for it"
+	case tlsrpt.Expired:
+		return "it has expired or is not valid yet"
+	}
+	return "it is not the one that is expected"
 }
 
 // Errors of TLS, all within errNoTLS where mail may go on without.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"relayd/dns"
 	"relayd/internal/sink"
@@ -201,4 +202,29 @@ func TestDANEByDNS(t *testing.T) {
 		}
 		client.Close()
 	}
+}
+
+// Who reads why a message waits learns who demands a certificate, and what is wrong with it.
+func TestReasonOfAWrongCertificate(t *testing.T) {
+	cert, wrong := testnet.Cert(t, "mx.test"), testnet.Cert(t, "whoever.test")
+	g := newGuarded(t, sink.Options{TLSConfig: serving(wrong)})
+	g.roots = wrong.Pool
+	reason := func(want string) {
+		t.Helper()
+		if _, r := g.deliver(t, g.client(t), "example.org"); r.Reply.String() != "451 4.7.5 mx.test [192.0.2.1] does not prove by its certificate who it is"+want {
+			t.Error(r.Reply)
+		}
+	}
+	g.policies["example.org"] = enforce("mx.test")
+	reason(" (which its domain demands by MTA-STS): it is for other names")
+	g.roots = cert.Pool
+	reason(" (which its domain demands by MTA-STS): no trusted authority stands for it")
+	g.tlsa["mx.test"] = []dns.TLSA{record(3, cert)}
+	reason(" (which its domain demands by DANE): it is not the one that is expected")
+	clear(g.tlsa)
+	clear(g.policies)
+	g.demands["example.org"] = DemandVerify
+	g.roots = wrong.Pool
+	g.advance(48 * time.Hour)
+	reason(": it has expired or is not valid yet")
 }
