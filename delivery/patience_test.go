@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"crypto/tls"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,18 +28,22 @@ var silences = []struct {
 }
 
 func TestNoSilenceIsWaitedForLonger(t *testing.T) {
+	cert := testnet.Cert(t, "mx.test")
 	for _, c := range silences {
-		for _, offer := range []string{"", "250-PIPELINING\r\n"} {
+		for _, offer := range []string{"", "250-PIPELINING\r\n", "250-STARTTLS\r\n"} {
 			t.Run(c.stage+" "+offer, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					n := &pipeNet{silent: c.stage, offer: offer, ips: 2}
+					n := &pipeNet{silent: c.stage, offer: offer, ips: 2, tls: &tls.Config{Certificates: []tls.Certificate{cert.TLS}}}
 					client := n.client()
 					defer client.Close()
 					begin := time.Now()
 					r := client.Deliver(t.Context(), example, message(text, "a@example.org"))[0]
 					want, dials := c.wait, 1
+					if n.silent == "body" && strings.Contains(offer, "STARTTLS") {
+						want += 5 * time.Second // for the goodbye of TLS, which is not read either
+					}
 					if c.next {
-						want, dials = 2*c.wait, 2
+						want, dials = 2*want, 2
 					}
 					if took := time.Since(begin); took != want || n.dialed != dials || !r.Reply.Temporary() {
 						t.Errorf("%v after %v at %d addresses", r.Reply.Error(), took, n.dialed)

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"crypto/tls"
 	"strings"
 	"testing"
 
@@ -22,6 +21,8 @@ var misdeeds = []struct{ name, script string }{
 	{"garbage", "HTTP/1.1 400 Bad Request<close>"},
 	{"number only", "99"},
 	{"3xx", "334 more"},
+	{"half a line", "250-half<cut>"},
+	{"half of more lines", "250-whole\n25<cut>"},
 	{"long line", "250 " + strings.Repeat("x", 10<<20) + "<close>"},
 	{"endless reply", strings.Repeat("250-x\n", 100_000) + "250 x<close>"},
 }
@@ -41,6 +42,7 @@ func TestEveryStageAndMisdeed(t *testing.T) {
 		"greeting": {"": atNext, "rate": later},
 		"ehlo":     {"": atNext, "5xx": atBad, "rate": later}, // by HELO
 		"helo":     {"": atNext, "rate": later},
+		"in TLS":   {"": atNext, "5xx": atBad, "rate": later},                       // the EHLO after it
 		"starttls": {"": atBad, "421": atNext, "rate": later, "reputation": atNext}, // in the clear
 		"mail":     {"": atNext, "4xx": later, "421": later, "rate": later, "reputation": later, "5xx": refused},
 		"rcpt":     {"": atNext, "4xx": later, "421": later, "rate": later, "reputation": later, "5xx": refused},
@@ -48,13 +50,21 @@ func TestEveryStageAndMisdeed(t *testing.T) {
 		"dot":      {"": later, "5xx": refused, "endless reply": later, "long line": later},
 	} {
 		for _, deed := range misdeeds {
-			for _, without := range []string{"", "PIPELINING"} {
-				name := strings.TrimSpace(stage + " " + deed.name + " " + without)
+			for _, way := range []string{"", "STARTTLS", "PIPELINING"} {
+				if way == "STARTTLS" && (stage == "in TLS" || stage == "starttls") {
+					continue
+				}
+				name := strings.TrimSpace(stage + " " + deed.name + " without " + way)
 				t.Run(name, func(t *testing.T) {
-					opt := sink.Options{Without: []string{without}, Reply: script(stage, "", deed.script)}
+					opt := sink.Options{Without: []string{way}, Reply: script(stage, "", deed.script), TLSConfig: serving(cert)}
 					switch stage {
-					case "starttls":
-						opt.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
+					case "in TLS":
+						opt.Reply = func(s, _ string, nth int) string {
+							if s == "ehlo" && nth == 2 {
+								return deed.script
+							}
+							return ""
+						}
 					case "helo":
 						opt.Reply = func(s, _ string, _ int) string {
 							return map[string]string{"ehlo": "500 what", "helo": deed.script}[s]

@@ -30,6 +30,9 @@ func TestOpportunisticTLS(t *testing.T) {
 		"not offered":              {sink.Options{}, false, 1},
 		"handshake fails":          {sink.Options{TLSConfig: old}, false, 2},
 		"refused":                  {sink.Options{TLSConfig: any, Reply: script("starttls", "", "454 4.7.0 no")}, false, 2},
+		"handshake is reset":       {sink.Options{TLSConfig: any, Reply: script("starttls", "", "220 go<reset>")}, false, 2},
+		"handshake is closed":      {sink.Options{TLSConfig: any, Reply: script("starttls", "", "220 go<close>")}, false, 2},
+		"cut off":                  {sink.Options{TLSConfig: any, Reply: script("starttls", "", "220 g<cut>")}, false, 2},
 		"closed instead of answer": {sink.Options{TLSConfig: any, Reply: script("starttls", "", "<close>")}, false, 2},
 	} {
 		t.Run(name, func(t *testing.T) {

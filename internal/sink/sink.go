@@ -49,8 +49,8 @@ type Options struct {
 	// It returns "" for the normal reply, or lines of a reply separated by "\n", each with its code.
 	// The code decides what happens then: a 2xx accepts the recipient or the message, 220 goes on
 	// with TLS, 354 with the message. An action may stand alone or behind a reply: "<close>" closes
-	// the connection, "<reset>" aborts it (TCP RST), "<hang>" says nothing more until Close.
-	// Reply is called from many goroutines.
+	// the connection, "<reset>" aborts it (TCP RST), "<hang>" says nothing more until Close, and
+	// "<cut>" closes it in the middle of the last line. Reply is called from many goroutines.
 	Reply func(stage, arg string, nth int) string
 }
 

@@ -111,10 +111,15 @@ func (c *session) plain(line string) string {
 // act writes the lines of a reply and does what the action behind them says.
 func (c *session) act(script string) (code int, err error) {
 	text, action := script, ""
-	for _, a := range []string{"<close>", "<reset>", "<hang>"} {
+	for _, a := range []string{"<close>", "<reset>", "<hang>", "<cut>"} {
 		if before, ok := strings.CutSuffix(script, a); ok {
 			text, action = before, a
 		}
+	}
+	half := ""
+	if action == "<cut>" {
+		cut := strings.LastIndexByte(text, '\n') + 1
+		text, half = text[:cut], text[cut:]
 	}
 	if text != "" {
 		for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n"), "\n") {
@@ -124,6 +129,9 @@ func (c *session) act(script string) (code int, err error) {
 	}
 	if action == "" {
 		return code, nil
+	}
+	if action == "<cut>" {
+		_, _ = c.w.WriteString(half)
 	}
 	_ = c.w.Flush()
 	switch action {
