@@ -89,6 +89,96 @@ func outageZone() string {
 	return zone
 }
 
+// An outage is a queue inside a bubble of synctest, where hours pass in no time, with a server
+// outside of it that all mail goes to.
+type outage struct {
+	*queue.Queue
+	t        *testing.T
+	log      *logBuffer
+	attempts map[string]int // of each message that waited when it was looked at last
+}
+
+// startOutage makes one over the files in dir.
+func startOutage(t *testing.T, h *house, dir string, opt delivery.Options) *outage {
+	o := &outage{t: t, log: new(logBuffer)}
+	h.Options.Now, h.Options.Log = time.Now, slog.New(slog.NewTextHandler(o.log, nil))
+	opt.Hostname, opt.Family = "mx.example.test", "ipv4"
+	client := delivery.New(opt)
+	t.Cleanup(client.Close)
+	out := NewOutbound(h.Options, client)
+	store, err := queue.OpenStore(queue.StoreOptions{Dir: dir, Group: out.Group, Log: h.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Queue = queue.New(queue.Options{
+		Hostname: "mx.example.test", Lifetime: 120 * time.Hour, DelayWarning: 4 * time.Hour, Workers: 100, PerGroup: 20, Grace: time.Second,
+		Sign: func(string, io.Reader) (string, error) { return "", nil }, Log: h.Log,
+	}, store, out)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); o.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	return o
+}
+
+// add queues messages of our user, the n-th for domain(n).
+func (o *outage) add(messages int, domain func(n int) string) {
+	o.t.Helper()
+	for n := range messages {
+		e := &queue.Envelope{
+			ID: fmt.Sprintf("OUTAGE%04d", n), Received: time.Now(), Sender: address.Address{Local: "app", Domain: "example.test"},
+			Recipients: []queue.Recipient{{Address: address.Address{Local: fmt.Sprint("a", n), Domain: domain(n)}}},
+		}
+		if err := o.Add(e, strings.NewReader(hello)); err != nil {
+			o.t.Fatal(err)
+		}
+	}
+}
+
+// checkWaiting: all messages wait and have been tried several times.
+func (o *outage) checkWaiting(messages int) {
+	o.t.Helper()
+	o.attempts = map[string]int{}
+	o.List(func(e *queue.Envelope) bool {
+		r := e.Recipients[0]
+		if o.attempts[e.ID] = r.Attempts; r.State != queue.Waiting || r.Attempts < 3 {
+			o.t.Errorf("%s for %s is %v after %d attempts: %s", e.ID, r.Address, r.State, r.Attempts, r.LastReply)
+		}
+		return true
+	})
+	if len(o.attempts) != messages {
+		o.t.Fatalf("%d messages wait", len(o.attempts))
+	}
+}
+
+// checkDelivered: all messages have left, each in the attempt after the last one in vain.
+func (o *outage) checkDelivered() {
+	o.t.Helper()
+	o.List(func(e *queue.Envelope) bool {
+		r := e.Recipients[0]
+		o.t.Errorf("%s for %s still waits after %d attempts: %s", e.ID, r.Address, r.Attempts, r.LastReply)
+		return true
+	})
+	delivered := map[string]int{} // in which attempt
+	for line := range strings.Lines(o.log.String()) {
+		if strings.Contains(line, "msg=failed") {
+			o.t.Error(line)
+		}
+		if _, rest, ok := strings.Cut(line, "msg=delivered id="); ok {
+			id, rest, _ := strings.Cut(rest, " ")
+			_, rest, _ = strings.Cut(rest, "attempts=")
+			var attempt int
+			fmt.Sscan(rest, &attempt)
+			delivered[id] = attempt
+		}
+	}
+	for id, n := range o.attempts {
+		if delivered[id] != n+1 {
+			o.t.Errorf("%s was delivered in attempt %d, after %d in vain", id, delivered[id], n)
+		}
+	}
+}
+
 // TestHourWithoutDNS: while nothing can be looked up nobody is given up and nothing bounces, and
 // once DNS is back every message leaves in its next attempt.
 func TestHourWithoutDNS(t *testing.T) {
@@ -99,78 +189,69 @@ func TestHourWithoutDNS(t *testing.T) {
 	}
 	defer server.Close()
 	names := testnet.NewDNS(t, outageZone())
-	h := build(t, "", exampleTest)
-	dir := t.TempDir()
+	h, dir := build(t, "", exampleTest), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		resolver := &flaky{Resolver: dns.New(dns.Options{Servers: []string{names.Addr()}, Timeout: time.Minute})}
-		log := new(logBuffer)
-		h.Options.Now, h.Options.Log = time.Now, slog.New(slog.NewTextHandler(log, nil))
-		client := delivery.New(delivery.Options{
-			Hostname: "mx.example.test", Port: int(netip.MustParseAddrPort(server.Addr()).Port()), Family: "ipv4", Resolver: resolver,
-		})
-		defer client.Close()
-		out := NewOutbound(h.Options, client)
-		store, err := queue.OpenStore(queue.StoreOptions{Dir: dir, Group: out.Group, Log: h.Log})
-		if err != nil {
-			t.Fatal(err)
-		}
-		q := queue.New(queue.Options{
-			Hostname: "mx.example.test", Lifetime: 120 * time.Hour, DelayWarning: 4 * time.Hour, Workers: 100, PerGroup: 20, Grace: time.Second,
-			Sign: func(string, io.Reader) (string, error) { return "", nil }, Log: h.Log,
-		}, store, out)
-		ctx, stop := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() { defer close(done); q.Run(ctx) }()
-		defer func() { stop(); <-done }()
-
+		o := startOutage(t, h, dir, delivery.Options{Port: int(netip.MustParseAddrPort(server.Addr()).Port()), Resolver: resolver})
 		resolver.down.Store(true)
 		names.Fail(testnet.Everything, miekg.RcodeServerFailure)
-		for n := range messages {
-			e := &queue.Envelope{
-				ID: fmt.Sprintf("OUTAGE%04d", n), Received: time.Now(), Sender: address.Address{Local: "app", Domain: "example.test"},
-				Recipients: []queue.Recipient{{Address: address.Address{Local: "a", Domain: outageDomain(n)}}},
-			}
-			if err := q.Add(e, strings.NewReader(hello)); err != nil {
-				t.Fatal(err)
-			}
-		}
+		o.add(messages, outageDomain)
 		time.Sleep(time.Hour)
-		attempts := map[string]int{}
-		q.List(func(e *queue.Envelope) bool {
-			r := e.Recipients[0]
-			if attempts[e.ID] = r.Attempts; r.State != queue.Waiting || r.Attempts < 3 {
-				t.Errorf("%s for %s is %v after %d attempts: %s", e.ID, r.Address, r.State, r.Attempts, r.LastReply)
-			}
-			return true
-		})
-		if len(attempts) != messages || server.Connections() > 0 || resolver.asked.Load() == 0 {
-			t.Fatalf("after an hour %d messages wait, with %d connections and %d questions", len(attempts), server.Connections(), resolver.asked.Load())
+		o.checkWaiting(messages)
+		if server.Connections() > 0 || resolver.asked.Load() == 0 {
+			t.Errorf("%d connections and %d questions", server.Connections(), resolver.asked.Load())
 		}
-
 		resolver.down.Store(false)
 		names.Fail(testnet.Everything, miekg.RcodeSuccess)
 		time.Sleep(2 * time.Hour)
-		q.List(func(e *queue.Envelope) bool {
-			t.Errorf("%s for %s still waits after %d attempts: %s", e.ID, e.Recipients[0].Address, e.Recipients[0].Attempts, e.Recipients[0].LastReply)
-			return true
-		})
-		delivered := map[string]int{} // in which attempt
-		for line := range strings.Lines(log.String()) {
-			if _, rest, ok := strings.Cut(line, "msg=delivered id="); ok {
-				id, rest, _ := strings.Cut(rest, " ")
-				_, rest, _ = strings.Cut(rest, "attempts=")
-				var attempt int
-				fmt.Sscan(rest, &attempt)
-				delivered[id] = attempt
-			}
-		}
-		for id, n := range attempts {
-			if delivered[id] != n+1 {
-				t.Errorf("%s was delivered in attempt %d, after %d in vain", id, delivered[id], n)
-			}
-		}
-		if server.Count() != messages || strings.Contains(log.String(), "msg=failed") {
-			t.Errorf("%d messages came, DSNs among them perhaps", server.Count())
-		}
+		o.checkDelivered()
 	})
+	if server.Count() != messages {
+		t.Errorf("%d messages came, DSNs among them perhaps", server.Count())
+	}
+}
+
+// TestThousandRefusalsAndThenHealed: a server that has refused a thousand messages at MAIL gets each
+// of them in its next attempt once it is well, and no slot of its group stays taken.
+func TestThousandRefusalsAndThenHealed(t *testing.T) {
+	const messages = 250
+	for _, refusal := range []string{"450 4.3.2 later", "421 4.3.2 too busy<close>", "<close>"} {
+		t.Run(refusal, func(t *testing.T) {
+			var healed atomic.Bool
+			var refused atomic.Int64
+			server, err := sink.Start(sink.Options{Reply: func(stage, _ string, _ int) string {
+				if stage != "mail" || healed.Load() {
+					return ""
+				}
+				refused.Add(1)
+				return refusal
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			names := testnet.NewDNS(t, "sick.test. MX 10 mx.sick.test.\nmx.sick.test. A 127.0.0.1\n")
+			h, dir := build(t, "", exampleTest), t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				resolver := dns.New(dns.Options{Servers: []string{names.Addr()}, Timeout: time.Minute})
+				o := startOutage(t, h, dir, delivery.Options{Port: int(netip.MustParseAddrPort(server.Addr()).Port()), Resolver: resolver})
+				o.add(messages, func(int) string { return "sick.test" })
+				for refused.Load() < 1000 {
+					time.Sleep(time.Minute)
+				}
+				o.checkWaiting(messages)
+				healed.Store(true)
+				time.Sleep(8 * time.Hour)
+				o.checkDelivered()
+				for _, g := range o.Groups() {
+					if g.Used > 0 || g.Window < 1 {
+						t.Errorf("%+v", g)
+					}
+				}
+			})
+			if server.Count() != messages {
+				t.Errorf("%d messages came", server.Count())
+			}
+		})
+	}
 }
