@@ -47,7 +47,7 @@ type Message struct {
 	// RequireTLS is REQUIRETLS (RFC 8689): it goes over TLS with a certificate that verifies, to a
 	// server that promises the same, or fails. A mailbox server is where it ends, and exempt.
 	RequireTLS bool
-	// TLSOptional is "TLS-Required: No" (RFC 8689 section 5): what the recipients' domain demands by
+	// TLSOptional is "TLS-Required: No" (RFC 8689): what the recipients' domain demands by
 	// MTA-STS or DANE does not keep the message back. It is not set with RequireTLS.
 	TLSOptional bool
 	// Insist tries addresses and lookups too that are left alone because they failed of late.

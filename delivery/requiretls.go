@@ -13,8 +13,7 @@ import (
 var errNotPromised = errors.New("REQUIRETLS cannot be kept")
 
 // promises is nil if m may go over s. REQUIRETLS wants a certificate that verified, and a server
-// that offers to want the same of the next one (RFC 8689 section 4.2.1). A mailbox server is the
-// end of the way.
+// that offers to want the same of the next one (RFC 8689). A mailbox server is the end of the way.
 func (s *session) promises(m *Message) error {
 	switch {
 	case !m.RequireTLS || s.key.lmtp:
@@ -33,8 +32,7 @@ func (s *session) notPromised(why string) error {
 }
 
 // withRequireTLS is err for a message with REQUIRETLS: a server without proper TLS is none for it
-// for good (RFC 8689 section 4.2.1). A handshake that the network has broken off may go well next
-// time.
+// for good (RFC 8689). A handshake that the network has broken off may go well next time.
 func withRequireTLS(err error) error {
 	r := reply.From(err)
 	_, network := errors.AsType[net.Error](err)

@@ -10,7 +10,7 @@ import (
 	"relayd/internal/testnet"
 )
 
-// REQUIRETLS goes to whoever promises to keep it, and to nobody else (RFC 8689 section 4.2.1).
+// REQUIRETLS goes to whoever promises to keep it, and to nobody else (RFC 8689).
 func TestRequireTLSAtASmarthost(t *testing.T) {
 	old, _ := serverTLS(t, "relay.example")
 	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS10

@@ -111,7 +111,7 @@ func TestPolicyFromAbove(t *testing.T) {
 		"np, and it exists by AAAA":     {"sub.example.org AAAA 2001:db8::1\n_dmarc.example.org TXT v=DMARC1; p=none; np=reject", me, me, nil, "fail none spf=none 0"},
 		"np, and it exists by MX":       {"sub.example.org MX 0 .\n_dmarc.example.org TXT v=DMARC1; p=none; np=reject", me, me, nil, "fail none spf=none 0"},
 		"np, and it does not exist":     {"_dmarc.example.org TXT v=DMARC1; p=none; np=reject", me, me, nil, "fail reject spf=none 550"},
-		"np, and it has only TXT":       {"sub.example.org TXT hello\n_dmarc.example.org TXT v=DMARC1; p=none; sp=none; np=reject", me, me, nil, "fail reject spf=none 550"},
+		"np, and it has only TXT":       {"sub.example.org TXT hello\n_dmarc.example.org TXT v=DMARC1; p=none; sp=none; np=reject", me, me, nil, "fail none spf=none 0"},
 		"np weaker than sp":             {"_dmarc.example.org TXT v=DMARC1; p=none; sp=reject; np=none", me, me, nil, "fail none spf=none 0"},
 		"sp where there is no np":       {"_dmarc.example.org TXT v=DMARC1; p=none; sp=reject", me, me, nil, "fail reject spf=none 550"},
 		"its own record first":          {there + "_dmarc.sub.example.org TXT v=DMARC1; p=none; sp=reject\n_dmarc.example.org TXT v=DMARC1; p=reject", me, me, nil, "fail none spf=none 0"},

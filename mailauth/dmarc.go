@@ -7,6 +7,7 @@ import (
 
 	"relayd/address"
 	"relayd/dkim"
+	"relayd/dns"
 )
 
 // A DMARC is what RFC 9989 makes of the results of SPF and DKIM.
@@ -90,23 +91,17 @@ func (d *DMARC) apply(ctx context.Context, r Resolver, author string) {
 	}
 }
 
-// exists is existence as DMARC defines it: there is an address or an MX record (RFC 9989 section
-// 3.2.13). The error is of a DNS that does not answer.
+// exists is existence as DMARC defines it: DNS does not say NXDOMAIN (RFC 9989 section 3.2.13). The
+// error is of a DNS that does not answer.
 func exists(ctx context.Context, r Resolver, domain string) (bool, error) {
-	_, errMX := r.MX(ctx, domain)
-	if errMX == nil {
+	switch _, err := r.MX(ctx, domain); {
+	case errors.Is(err, dns.ErrNotExist):
+		return false, nil
+	case err == nil, errors.Is(err, dns.ErrNoData):
 		return true, nil
+	default:
+		return false, err
 	}
-	_, errIP := r.IP(ctx, domain, "ip")
-	switch {
-	case errIP == nil:
-		return true, nil
-	case !absent(errMX):
-		return false, errMX
-	case !absent(errIP):
-		return false, errIP
-	}
-	return false, nil
 }
 
 // align finds out which results count for the author's domain, and so the result of DMARC.
@@ -160,7 +155,7 @@ func (d *DMARC) count(ctx context.Context, w *walker, author string, id identifi
 }
 
 // conclude makes the result, as far as it is one: a policy is applied only to what has failed for
-// good (RFC 9989 section 5.3.5).
+// good (RFC 9989 section 5.3.6).
 func (d *DMARC) conclude() {
 	passed := d.SPF || d.DKIM
 	if passed {

@@ -97,7 +97,7 @@ func (q *Queue) addDSN(e *Envelope, about []*Recipient, action string) error {
 		return nil
 	}
 	if e.RequireTLS { // few could be told under REQUIRETLS, so they are without what was to be kept
-		d.original = nil // RFC 8689 section 5 on redacted messages
+		d.original = nil // RFC 8689 on redacted messages
 	}
 	text := d.format()
 	signature, err := q.opt.Sign(d.domain, bytes.NewReader(text))

@@ -80,7 +80,7 @@ func needsUTF8(e *queue.Envelope, h message.Header) bool {
 	return false
 }
 
-// tlsIsOptional: "TLS-Required: No" (RFC 8689 section 5). Twice it means nothing.
+// tlsIsOptional: "TLS-Required: No" (RFC 8689). Twice it means nothing.
 func tlsIsOptional(h message.Header) bool {
 	return h.Count("TLS-Required") == 1 && strings.EqualFold(strings.TrimSpace(h.Get("TLS-Required")), "no")
 }

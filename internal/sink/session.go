@@ -103,7 +103,7 @@ func (c *session) offers(extension string) bool {
 	case "AUTH":
 		return c.sink.opt.Users != nil
 	case "REQUIRETLS":
-		return c.tls != nil // RFC 8689 section 4.1
+		return c.tls != nil // RFC 8689
 	}
 	return true
 }
