@@ -133,6 +133,22 @@ func httpsURL(p *string) func(complaints) {
 	}
 }
 
+// sourceAddress lets the zero address pass.
+func sourceAddress(p *netip.Addr, family string) func(complaints) {
+	return func(bad complaints) {
+		name := map[string]string{IPv4: "IPv4", IPv6: "IPv6"}[family]
+		switch ip := *p; {
+		case !ip.IsValid():
+		case ip.Is4() != (family == IPv4) || ip.Is4In6():
+			bad.add("%s is not an %s address", ip, name)
+		case ip.Zone() != "" || ip.IsLinkLocalUnicast():
+			bad.add("%s is of one network link only: write an address that reaches further", ip)
+		case ip.IsUnspecified() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			bad.add(`%s is no address that a connection can come from: write one of this machine, or "" for the system's choice`, ip)
+		}
+	}
+}
+
 func listenAddresses(p *[]string) func(complaints) {
 	return func(bad complaints) {
 		for _, s := range *p {

@@ -12,6 +12,7 @@
 package config
 
 import (
+	"net/netip"
 	"path/filepath"
 	"time"
 )
@@ -86,8 +87,12 @@ type DNS struct {
 
 // Outbound says how mail leaves.
 type Outbound struct {
-	Port         int    // of the MX hosts
-	IP           string // IPAuto, IPv4 or IPv6
+	Port int    // of the MX hosts
+	IP   string // IPAuto, IPv4 or IPv6
+	// SourceIPv4 and SourceIPv6 are the addresses of this machine that SMTP connections come from;
+	// the zero Addr leaves the choice to the system.
+	SourceIPv4, SourceIPv6 netip.Addr
+
 	Smarthost    Smarthost
 	PasswordFile string // as written; Load has read it into Smarthost.Password
 	// To and From are smarthosts by the domain of the recipient and by that of the reverse-path

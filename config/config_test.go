@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -120,6 +121,9 @@ func TestGood(t *testing.T) {
 		{"[outbound]\ntls = { \"Example.ORG.\" = \"verify\", \".B\u00fccher.example\" = \"none\", \"*\" = \"may\" }", func(c *Config) any { return c.Outbound.TLS },
 			map[string]string{"example.org": TLSVerify, ".xn--bcher-kva.example": TLSNone, "*": TLSMay}},
 		{"[outbound.tls]\n\"google.com\" = \"encrypt\"", func(c *Config) any { return c.Outbound.TLS }, map[string]string{"google.com": TLSEncrypt}},
+		{"[outbound]\nsource_ipv4 = \"192.0.2.1\"", func(c *Config) any { return c.Outbound.SourceIPv4 }, netip.MustParseAddr("192.0.2.1")},
+		{"[outbound]\nsource_ipv6 = \"2001:DB8:0::1\"", func(c *Config) any { return c.Outbound.SourceIPv6 }, netip.MustParseAddr("2001:db8::1")},
+		{"[outbound]\nsource_ipv6 = \"\"", func(c *Config) any { return c.Outbound.SourceIPv6 }, netip.Addr{}},
 		{"[outbound]\nsmarthost = \"smtp://mailhub\"", func(c *Config) any { return c.Outbound.Smarthost },
 			Smarthost{Scheme: "smtp", Host: "mailhub", Port: 25}},
 		{"[outbound.to.\"Bücher.example.\"]\nsmarthost = \"smtp://mailhub\"\n[outbound.to.\"direct.example\"]\nsmarthost = \"\"",

@@ -10,7 +10,7 @@ import (
 )
 
 // exampleKey matches a line of an example file that shows a key, commented out or not.
-var exampleKey = regexp.MustCompile(`^#?([a-z_]+) = `)
+var exampleKey = regexp.MustCompile(`^#?([a-z0-9_]+) = `)
 
 func readExample(t *testing.T, name string) string {
 	t.Helper()
@@ -64,7 +64,7 @@ func TestExampleOfRelayd(t *testing.T) {
 			t.Errorf("got  %+v %v\nwant %+v", c, err, want)
 		}
 	}
-	if set := regexp.MustCompile(`(?m)^[a-z_]+ =.*`).FindAllString(text, -1); !reflect.DeepEqual(set, []string{`hostname = "mx.example.com"`}) {
+	if set := regexp.MustCompile(`(?m)^[a-z0-9_]+ =.*`).FindAllString(text, -1); !reflect.DeepEqual(set, []string{`hostname = "mx.example.com"`}) {
 		t.Errorf("keys that are not commented out: %q", set)
 	}
 }

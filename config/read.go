@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -185,6 +186,8 @@ func assign(dest, value any, bad complaints) bool {
 		return assignTrust(p, value, bad)
 	case *map[string]Way:
 		return assignWays(p, value, bad)
+	case *netip.Addr:
+		return assignIP(p, value, bad)
 	case encoding.TextUnmarshaler:
 		return assignText(p, value, bad)
 	}
@@ -220,6 +223,21 @@ func assignText(p encoding.TextUnmarshaler, value any, bad complaints) bool {
 		bad.add("%v", err)
 		return false
 	}
+	return true
+}
+
+// assignIP leaves the zero address for "".
+func assignIP(p *netip.Addr, value any, bad complaints) bool {
+	var text string
+	if !assignPlain(&text, value, "text in double quotes", bad) || text == "" {
+		return text == ""
+	}
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		bad.add(`%q is not an IP address`, text)
+		return false
+	}
+	*p = ip
 	return true
 }
 

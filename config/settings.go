@@ -35,6 +35,8 @@ func (c *Config) settings() []setting {
 
 		{"outbound.port", &c.Outbound.Port, between(&c.Outbound.Port, 1, 65_535)},
 		{"outbound.ip", &c.Outbound.IP, oneOf(&c.Outbound.IP, IPAuto, IPv4, IPv6)},
+		{"outbound.source_ipv4", &c.Outbound.SourceIPv4, sourceAddress(&c.Outbound.SourceIPv4, IPv4)},
+		{"outbound.source_ipv6", &c.Outbound.SourceIPv6, sourceAddress(&c.Outbound.SourceIPv6, IPv6)},
 		{"outbound.smarthost", &c.Outbound.Smarthost, nil},
 		{"outbound.password_file", &c.Outbound.PasswordFile, nil},
 		{"outbound.to", &c.Outbound.To, ways(&c.Outbound.To)},

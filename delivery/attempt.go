@@ -70,12 +70,13 @@ func (c *Client) Deliver(ctx context.Context, route Route, m *Message) []Result 
 
 // tellMore chooses between the reasons of two addresses: that the last one cannot be reached says
 // less than what went wrong with a better one. A permanent reason is one only if all addresses have
-// one, for another may still do better some day.
+// one, for another may still do better some day. That our source address is wrong is one only if
+// nothing went out from any.
 func tellMore(before, last Result) Result {
 	switch {
-	case before.Host == "" || before.Reply.Permanent():
+	case before.Host == "" || before.Reply.Permanent() || isForeign(before.Reply):
 		return last
-	case errors.Is(last.Reply, errUnreachable), last.Reply.Permanent():
+	case errors.Is(last.Reply, errUnreachable), isForeign(last.Reply), last.Reply.Permanent():
 		return before
 	}
 	return last

@@ -107,6 +107,9 @@ type Options struct {
 	Hostname string // said in EHLO; a mail exchanger of this name is ourselves
 	Port     int    // of mail exchangers
 	Family   string // "auto", "ipv4" or "ipv6"
+	// SourceIPv4 and SourceIPv6 are the addresses of ours that SMTP connections come from; the zero
+	// Addr leaves the choice to the system, as it has it for LMTP.
+	SourceIPv4, SourceIPv6 netip.Addr
 	// Source says whether IPv6 comes first with "auto"; nil: it never does.
 	Source   *Source
 	Resolver Resolver
@@ -159,7 +162,7 @@ func DefaultTimes() Times {
 type Client struct {
 	opt      Options
 	pool     pool
-	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
+	dial     func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error)
 	tls      *tls.Config
 	secure   tlsMemory                // of hosts
 	ways     *memory[string, way]     // by domain
@@ -181,9 +184,8 @@ func New(opt Options) *Client {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	d := &net.Dialer{Timeout: opt.Times.Dial}
 	c := &Client{
-		opt: opt, dial: d.DialContext,
+		opt: opt, dial: dialer(opt.Times.Dial),
 		ways: newMemory[string, way](maxDomains), troubles: newMemory[target, trouble](maxTroubles),
 	}
 	c.tls = &tls.Config{
@@ -192,6 +194,9 @@ func New(opt Options) *Client {
 	c.secure.hosts = map[string]tlsHost{}
 	c.loadHosts()
 	c.pool.init(opt.Times.Idle)
+	for _, w := range c.foreignSources() {
+		opt.Log.Warn(w)
+	}
 	return c
 }
 

@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,9 +35,12 @@ type world struct {
 	at   map[string]string   // "192.0.2.1:25" → where its server really listens; else refused
 	log  bytes.Buffer
 
+	foreign []netip.Addr // sources that are not this machine's
+
 	mu     sync.Mutex // guards the rest
 	dialed []string
-	open   int // connections
+	from   []netip.Addr // of each that was dialed
+	open   int          // connections
 }
 
 var errRefused = errors.New("connection refused")
@@ -73,10 +79,14 @@ func (w *world) IP(_ context.Context, host, network string) (dns.Answer[netip.Ad
 func (w *world) Confirm(context.Context, string) error { return w.conf }
 
 // dial takes the place of the network.
-func (w *world) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (w *world) dial(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) {
 	w.mu.Lock()
 	w.dialed = append(w.dialed, addr)
+	w.from = append(w.from, from)
 	w.mu.Unlock()
+	if slices.Contains(w.foreign, from) {
+		return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)}
+	}
 	real, ok := w.at[addr]
 	if !ok {
 		return nil, errRefused

@@ -15,9 +15,12 @@ type refusal struct {
 
 func (r *refusal) Unwrap() error { return r.Reply }
 
-// judge says what follows from an error of t; heard is false if it is not of the server's saying, or
-// nonsense: a yes where it ended the session.
+// judge says what follows from an error of t; heard is false if it is neither of the server's saying
+// nor of our settings, or nonsense: a yes where it ended the session.
 func judge(err error, t target) (v Verdict, heard bool) {
+	if isForeign(err) { // an address of the other family may do
+		return Verdict{Class: ClassSetup, Fate: Hold, NextHost: true}, true
+	}
 	r, heard := errors.AsType[*refusal](err)
 	if !heard || r.Positive() {
 		return Verdict{}, false

@@ -54,7 +54,7 @@ func (n *pipeNet) IP(context.Context, string, string) (dns.Answer[netip.Addr], e
 
 func (n *pipeNet) Confirm(context.Context, string) error { return nil }
 
-func (n *pipeNet) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+func (n *pipeNet) dial(ctx context.Context, _ netip.Addr, _, addr string) (net.Conn, error) {
 	n.dialed++
 	if n.unanswered || n.deaf == "tcp6" && addr[0] == '[' || n.deaf == "tcp4" && addr[0] != '[' {
 		ctx, cancel := context.WithTimeout(ctx, DefaultTimes().Dial) // as the net.Dialer has it

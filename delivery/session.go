@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,9 +62,10 @@ func (c *Client) connect(ctx context.Context, route Route, a target) (*session, 
 }
 
 func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (*session, error) {
-	conn, err := c.connection(ctx, route.dial, a)
+	from := c.sourceOf(route, a)
+	conn, err := c.connection(ctx, route.dial, from, a)
 	if err != nil {
-		return nil, unreachable(a, err)
+		return nil, unreachable(a, from, err)
 	}
 	s := &session{
 		conn: conn, times: c.opt.Times, hostname: c.opt.Hostname, key: newPoolKey(route, a), peer: a, opened: time.Now(),
@@ -84,17 +86,22 @@ func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (
 }
 
 // connection connects within limit, unless that is 0.
-func (c *Client) connection(ctx context.Context, limit time.Duration, a target) (net.Conn, error) {
+func (c *Client) connection(ctx context.Context, limit time.Duration, from netip.Addr, a target) (net.Conn, error) {
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	network, address := a.network()
-	return c.dial(ctx, network, address)
+	return c.dial(ctx, from, network, address)
 }
 
-func unreachable(a target, err error) error {
+// unreachable is the error of a connection to a that could not be made from that source.
+func unreachable(a target, from netip.Addr, err error) error {
+	if from.IsValid() && isNotOurs(err) {
+		foreign := &foreignSource{from}
+		return reply.New(451, "4.3.5", "%v", foreign).Because(fmt.Errorf("%w: %w", foreign, err))
+	}
 	return reply.New(451, "4.4.1", "%s cannot be reached", a).Because(fmt.Errorf("%w: %w", errUnreachable, err))
 }
 

@@ -39,6 +39,8 @@ type Source struct {
 type SourceOptions struct {
 	PTR func(ctx context.Context, ip netip.Addr) ([]string, error)
 	IP  func(ctx context.Context, host, network string) (dns.Answer[netip.Addr], error)
+	// Address is where mail leaves from by the settings; the zero Addr: from Local.
+	Address netip.Addr
 	// Local is the address from which something sent to the world would leave; nil: what the system
 	// would choose.
 	Local func() (netip.Addr, error)
@@ -96,9 +98,9 @@ func (s *Source) isGood() bool {
 func (s *Source) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sourceTime)
 	defer cancel()
-	ip, err := s.opt.Local()
+	ip, err := s.address()
 	if err != nil {
-		s.note(false, "this machine has no IPv6 address of the world's")
+		s.note(false, err.Error())
 		return nil
 	}
 	name, err := s.confirmed(ctx, ip)
@@ -111,6 +113,18 @@ func (s *Source) look(ctx context.Context) error {
 		s.note(true, ip.String()+" is "+name)
 	}
 	return nil
+}
+
+// address is the one that mail leaves from. An error is for the admin.
+func (s *Source) address() (netip.Addr, error) {
+	if s.opt.Address.IsValid() {
+		return s.opt.Address, checkSource(s.opt.Address)
+	}
+	ip, err := s.opt.Local()
+	if err != nil {
+		return ip, errors.New("this machine has no IPv6 address of the world's")
+	}
+	return ip, nil
 }
 
 func (s *Source) note(good bool, state string) {

@@ -199,7 +199,9 @@ func (c *Client) remember(s *session) {
 // Warnings are what the administrator should know, each in a sentence or two: the hosts that mail has
 // gone to in the clear during the last week although they used to have TLS, and who takes no mail
 // over IPv6.
-func (c *Client) Warnings() []string { return append(c.clearHosts(), c.sixes.warnings(c.opt.Now())...) }
+func (c *Client) Warnings() []string {
+	return slices.Concat(c.foreignSources(), c.clearHosts(), c.sixes.warnings(c.opt.Now()))
+}
 
 func (c *Client) clearHosts() []string {
 	c.secure.mu.Lock()

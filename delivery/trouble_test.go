@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -137,7 +138,7 @@ func TestKeptConnectionIsUsed(t *testing.T) {
 		c := n.client()
 		defer c.Close()
 		once(t, c)
-		c.settle(testTarget, unreachable(testTarget, errRefused), false)
+		c.settle(testTarget, unreachable(testTarget, netip.Addr{}, errRefused), false)
 		if r, took := once(t, c); r.Reply.Code != 250 || took != 0 || n.dialed != 1 {
 			t.Errorf("%v after %v, %d connections", r.Reply.Error(), took, n.dialed)
 		}
@@ -266,7 +267,7 @@ func TestOurOwnLackIsNotRemembered(t *testing.T) {
 	for err, want := range map[error]bool{
 		syscall.ECONNREFUSED: true, syscall.ETIMEDOUT: true, syscall.EHOSTUNREACH: true, syscall.EMFILE: false, syscall.ENFILE: false,
 	} {
-		if got := isSilence(unreachable(testTarget, err)); got != want {
+		if got := isSilence(unreachable(testTarget, netip.Addr{}, err)); got != want {
 			t.Errorf("%v: %v", err, got)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -182,7 +183,7 @@ func FuzzSession(f *testing.F) {
 		c := New(Options{Hostname: "relay.test", Port: 25, Resolver: w})
 		defer c.Close()
 		var conns []*scripted
-		c.dial = func(context.Context, string, string) (net.Conn, error) {
+		c.dial = func(context.Context, netip.Addr, string, string) (net.Conn, error) {
 			if len(conns) > 5 {
 				return nil, errRefused
 			}

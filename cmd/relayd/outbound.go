@@ -48,10 +48,11 @@ func (d *daemon) newOutbound() (*outbound, error) {
 	hosts := filepath.Join(conf.StateDir, "tls-hosts")
 	var source *delivery.Source
 	if conf.Outbound.IP == config.IPAuto {
-		source = delivery.NewSource(delivery.SourceOptions{PTR: resolver.PTR, IP: resolver.IP, Log: log})
+		source = delivery.NewSource(delivery.SourceOptions{Address: conf.Outbound.SourceIPv6, PTR: resolver.PTR, IP: resolver.IP, Log: log})
 	}
 	client := delivery.New(delivery.Options{
 		Source: source, Hostname: conf.Hostname, Port: conf.Outbound.Port, Family: conf.Outbound.IP, Times: delivery.DefaultTimes(), Log: log,
+		SourceIPv4: conf.Outbound.SourceIPv4, SourceIPv6: conf.Outbound.SourceIPv6,
 		Resolver: resolver, IsSelf: delivery.ListensOn(mxAddresses(d.listeners)),
 		TLS: delivery.TLSOptions{
 			Demands: demands(conf.Outbound.TLS), TLSA: resolver, Policies: policies, Report: results.Add,

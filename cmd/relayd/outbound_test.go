@@ -123,3 +123,25 @@ func TestWordsOfTheSettings(t *testing.T) {
 		}
 	}
 }
+
+// -check and the status name a source address that this machine does not have.
+func TestSourceAddressIsChecked(t *testing.T) {
+	file := files(t, map[string]string{"relayd.toml": "hostname = \"mx.example.test\"\n[outbound]\nsource_ipv4 = \"192.0.2.77\"\n"})
+	var out bytes.Buffer
+	if code := checkAll(file, &out); code != exitOK || !strings.Contains(out.String(), "relayd.toml: No connection can come from 192.0.2.77") {
+		t.Errorf("%d: %s", code, out.String())
+	}
+	conf, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf.StateDir = t.TempDir()
+	o, err := (&daemon{conf: conf, log: slog.New(slog.DiscardHandler)}).newOutbound()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.client.Close()
+	if w := o.client.Warnings(); len(w) != 1 || !strings.Contains(w[0], "source_ipv4") {
+		t.Errorf("%q", w)
+	}
+}
