@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"slices"
@@ -9,36 +8,6 @@ import (
 
 	"relayd/reply"
 )
-
-// Probe goes as far along route as a message would: it connects, does TLS, logs in where there is a
-// password, and quits. It returns nil when one of the addresses let it, else the *reply.Reply that
-// says most about why none did. It tries addresses too that are left alone because they failed of
-// late.
-func (c *Client) Probe(ctx context.Context, route Route) error {
-	groups, err := c.hosts(ctx, route, true)
-	if err != nil {
-		return err
-	}
-	a := c.newAttempt(ctx, route, &Message{})
-	why := Result{Reply: reply.New(451, "4.4.1", "There is no address to connect to")}
-	for _, group := range groups {
-		for _, f := range c.resolve(ctx, group) {
-			route = c.protect(ctx, route, &f, a)
-			if f.err != nil {
-				why = tellMore(why, Result{Reply: reply.From(f.err), Host: f.host.name})
-			}
-			for _, t := range f.targets {
-				s, err := c.connect(ctx, route, t)
-				if err == nil {
-					s.close()
-					return nil
-				}
-				why = tellMore(why, Result{Reply: reply.From(err), Host: t.String()})
-			}
-		}
-	}
-	return why.Reply
-}
 
 // login does AUTH (RFC 4954) with PLAIN or LOGIN, whose password TLS has to protect. A server
 // that does not want it is not the message's fault: the mail waits until the login is mended.

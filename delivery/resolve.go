@@ -21,12 +21,23 @@ type found struct {
 	err     error
 }
 
+// network is over what mail goes, as a Resolver wants it.
+func (c *Client) network() string {
+	switch c.opt.Family {
+	case "ipv4":
+		return "ip4"
+	case "ipv6":
+		return "ip6"
+	}
+	return "ip"
+}
+
 // resolve looks up the addresses of hosts, all at the same time.
-func (c *Client) resolve(ctx context.Context, hosts []host) []found {
+func (c *Client) resolve(ctx context.Context, hosts []host, network string) []found {
 	all := make([]found, len(hosts))
 	var wg sync.WaitGroup
 	for i, h := range hosts {
-		wg.Go(func() { all[i] = c.addresses(ctx, h) })
+		wg.Go(func() { all[i] = c.addresses(ctx, h, network) })
 	}
 	wg.Wait()
 	return all
@@ -44,16 +55,12 @@ func (c *Client) hasSelf(hosts []found) bool {
 // addresses resolves a host, in the order in which its addresses are tried: IPv4 first, because
 // Gmail and others want more of an IPv6 sender than a small server's network often gives, unless
 // ours was found to have it.
-func (c *Client) addresses(ctx context.Context, h host) found {
+func (c *Client) addresses(ctx context.Context, h host, network string) found {
 	if h.path != "" {
 		return found{host: h, targets: []target{{path: h.path}}}
 	}
 	f, ips := found{host: h}, []netip.Addr{h.ip}
 	if !h.ip.IsValid() {
-		network := map[string]string{"ipv4": "ip4", "ipv6": "ip6"}[c.opt.Family]
-		if network == "" {
-			network = "ip"
-		}
 		answer, err := c.opt.Resolver.IP(ctx, h.name, network)
 		if err != nil {
 			f.err = noAddress(h, network, err)

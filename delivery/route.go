@@ -24,9 +24,10 @@ type Route struct {
 	Hosts    []string // "host", "host:port", "[address]" or "[address]:port", tried in this order; with LMTP also "unix:/path"
 	LMTP     bool     // the hosts keep mailboxes and speak LMTP (RFC 2033)
 	TLS      TLSMode
-	User     string  // with a password: AUTH is needed
-	Password string  // with it, Opportunistic is as strict as StartTLS
-	demand   *demand // of the host that is being tried
+	User     string      // with a password: AUTH is needed
+	Password string      // with it, Opportunistic is as strict as StartTLS
+	demand   *demand     // of the host that is being tried
+	heard    *transcript // of a rehearsal, else nil
 
 	dial time.Duration // for the address that is being tried; 0: Times.Dial
 }

@@ -26,6 +26,7 @@ type session struct {
 	key      poolKey
 	peer     target
 	demand   *demand
+	heard    *transcript       // nil where nobody wants to know
 	tls      TLS               // how it is protected
 	flaw     error             // of a certificate that was taken all the same
 	ext      map[string]string // keyword, upper case → parameters; empty after HELO
@@ -62,6 +63,7 @@ func (c *Client) connect(ctx context.Context, route Route, a target) (*session, 
 }
 
 func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (*session, error) {
+	route.heard.begin("connect")
 	from := c.sourceOf(route, a)
 	conn, err := c.connection(ctx, route.dial, from, a)
 	if err != nil {
@@ -69,7 +71,7 @@ func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (
 	}
 	s := &session{
 		conn: conn, times: c.opt.Times, hostname: c.opt.Hostname, key: newPoolKey(route, a), peer: a, opened: time.Now(),
-		demand: route.demand, tls: TLS{By: ByNone},
+		demand: route.demand, tls: TLS{By: ByNone}, heard: route.heard,
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -148,6 +150,7 @@ func (s *session) buffer() {
 }
 
 func (s *session) startTLS(ctx context.Context, conf *tls.Config) error {
+	s.heard.begin("TLS")
 	s.conn.SetDeadline(deadline(s.times.Command))
 	tc := tls.Client(s.conn, conf)
 	if err := tc.HandshakeContext(ctx); err != nil && s.flaw != nil && !s.demand.audit {
@@ -160,6 +163,7 @@ func (s *session) startTLS(ctx context.Context, conf *tls.Config) error {
 }
 
 func (s *session) noTLS(err error) error {
+	s.heard.flawed(err)
 	return reply.New(451, "4.7.5", "No TLS with %s", s.peer).Because(fmt.Errorf("%w: %w", errNoTLS, err))
 }
 
@@ -235,6 +239,7 @@ func (s *session) command(wait time.Duration, line string) (*reply.Reply, error)
 	if err := s.inStep(); err != nil {
 		return nil, err
 	}
+	s.heard.begin(line)
 	s.conn.SetDeadline(deadline(wait))
 	if _, err := s.w.WriteString(line + "\r\n"); err != nil {
 		return nil, s.lost(err)
@@ -259,6 +264,7 @@ func (s *session) read(wait time.Duration) (*reply.Reply, error) {
 	if err != nil {
 		return nil, s.lost(err)
 	}
+	s.heard.hear(r, s.key)
 	if r.Code == 421 {
 		s.broken, s.goodbye = true, r
 	}
@@ -280,6 +286,7 @@ func (s *session) lost(err error) error {
 }
 
 func (s *session) greeting() error {
+	s.heard.begin("greeting")
 	r, err := s.read(s.times.Greeting)
 	if err != nil {
 		return err

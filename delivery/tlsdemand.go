@@ -213,7 +213,7 @@ func (c *Client) policyOf(ctx context.Context, route Route) func() mtasts.Policy
 // complain reports that a policy, or the lack of one, kept mail from a host or might have done so.
 func (c *Client) complain(route Route, s tlsrpt.Session, why error) {
 	s.Failure, s.Reason = failureOf(why), why.Error()
-	if len(route.Hosts) == 0 && c.opt.TLS.Report != nil {
+	if len(route.Hosts) == 0 && route.heard == nil && c.opt.TLS.Report != nil {
 		c.opt.TLS.Report(s)
 	}
 }
@@ -229,7 +229,7 @@ func (c *Client) report(s *session, err error) {
 		err = s.flaw
 	}
 	failure := failureOf(err)
-	if d.policy.Type == "" || c.opt.TLS.Report == nil || err != nil && failure == "" {
+	if d.policy.Type == "" || s.heard != nil || c.opt.TLS.Report == nil || err != nil && failure == "" {
 		return
 	}
 	told := tlsrpt.Session{Policy: d.policy, Failure: failure, Host: s.peer.name, To: s.peer.addr.Addr(), From: ownAddress(s.conn)}

@@ -36,7 +36,7 @@ func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
 	s := &search{attempt: a, client: c, begun: time.Now()}
 	s.why = Result{Reply: reply.New(451, "4.4.1", "No address of any mail server for %s could be used", route.Domain)}
 	for n, group := range groups {
-		hosts := c.resolve(ctx, group[:min(len(group), maxAddresses)])
+		hosts := c.resolve(ctx, group[:min(len(group), maxAddresses)], c.network())
 		if len(route.Hosts) == 0 && c.hasSelf(hosts) {
 			// RFC 5321 section 5.1: we and all that are no better than we are drop out.
 			if n == 0 {
