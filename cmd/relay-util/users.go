@@ -18,9 +18,9 @@ func (t *tool) userVerbs() []*cobra.Command {
 	return []*cobra.Command{
 		t.userAdd(),
 		t.userPasswd(),
-		t.userChange("user-remove", "removed", "Remove a user, whose address and mail then go by the aliases alone.", users.Remove),
-		t.userChange("user-disable", "disabled", "Keep a user from logging in, without forgetting the password.", users.Disable),
-		t.userChange("user-enable", "enabled", "Let a disabled user log in again.", users.Enable),
+		t.userChange("user-remove", "removed", "Remove a user, whose address and mail then go by the aliases alone.", users.Remove, t.dispensable),
+		t.userChange("user-disable", "disabled", "Keep a user from logging in, without forgetting the password.", users.Disable, nil),
+		t.userChange("user-enable", "enabled", "Let a disabled user log in again.", users.Enable, nil),
 		t.userList(),
 		t.authenticate(),
 	}
@@ -159,15 +159,22 @@ func (t *tool) printPassword(addr address.Address, password string, exists bool)
 	return nil
 }
 
-// userChange is a verb that needs nothing but the user.
-func (t *tool) userChange(name, done, short string, change func(data []byte, local string) ([]byte, error)) *cobra.Command {
+// userChange is a verb that needs nothing but the user, and that check, if there is one, lets happen.
+func (t *tool) userChange(name, done, short string, change func(data []byte, local string) ([]byte, error), check func(user) error) *cobra.Command {
 	c := &cobra.Command{Use: name + " ADDR", Short: short, Example: "relay-util " + name + " me@example.org"}
 	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
 		u, err := t.user(args[0])
 		if err != nil {
 			return err
 		}
-		err = t.editUser(u, true, func(old []byte) ([]byte, error) { return change(old, u.addr.Local) })
+		err = t.editUser(u, true, func(old []byte) ([]byte, error) {
+			if check != nil {
+				if err := check(u); err != nil {
+					return nil, err
+				}
+			}
+			return change(old, u.addr.Local)
+		})
 		if err == nil {
 			t.say("%s %s", done, u.addr.Key())
 		}
