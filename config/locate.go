@@ -21,6 +21,10 @@ func (l lines) of(key toml.Key) int {
 	return 0
 }
 
+// Line is the line, from 1, on which a key stands in the text of a file that is right: that of the
+// closest table around it where the key is in an inline table, or 0 where it is not given.
+func Line(text []byte, key ...string) int { return locate(string(text)).of(key) }
+
 // locate finds the keys of a text that the toml package has accepted. That package keeps the
 // position of a key to itself unless decoding the key fails, and most of what can be wrong with a
 // setting shows only afterwards. Because the syntax is known to be right, it is enough here to

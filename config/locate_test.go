@@ -90,3 +90,15 @@ func FuzzLocate(f *testing.F) {
 		}
 	})
 }
+
+func TestLine(t *testing.T) {
+	text := []byte("hostname = \"mx.example.com\"\n[forward]\n\nsrs_domain = \"x.example\"\n[a]\nb = { c = 1 }\n")
+	for _, c := range []struct {
+		key  []string
+		want int
+	}{{[]string{"hostname"}, 1}, {[]string{"forward", "srs_domain"}, 4}, {[]string{"forward", "x"}, 2}, {[]string{"a", "b", "c"}, 6}, {[]string{"nothing"}, 0}} {
+		if got := Line(text, c.key...); got != c.want {
+			t.Errorf("%q stands in line %d, want %d", c.key, got, c.want)
+		}
+	}
+}

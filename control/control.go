@@ -97,6 +97,7 @@ type DomainStatus struct {
 	Aliases int    `json:"aliases"`
 	Keys    int    `json:"dkim_keys"`
 	Broken  bool   `json:"broken"` // answers 451 until its files are mended
+	Stale   bool   `json:"stale"`  // some file is not in force as it stands, but its last good version
 }
 
 // A Certificate is one that the server shows.

@@ -37,6 +37,9 @@ type Domain struct {
 	// Broken says why the domain is unavailable: a file of it is broken and there is no good
 	// copy. The fields above are then incomplete and must not be used.
 	Broken problem.List
+	// Stale says that some file of the domain is not in force as it stands: its last good version
+	// is, or for a new key none.
+	Stale bool
 }
 
 // A Set is all hosted domains at one moment. It is immutable; the zero Set hosts nothing.

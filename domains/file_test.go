@@ -287,3 +287,47 @@ func TestReadersNeverSeeHalfAFile(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A file that is not in force shows at its domain, and at no other.
+func TestStaleDomain(t *testing.T) {
+	for name, c := range map[string]struct {
+		file, text string
+		stale      bool
+	}{
+		"aliases":  {"a.example/aliases", "broken\n", true},
+		"users":    {"a.example/users", "broken\n", true},
+		"settings": {"a.example/domain.toml", "broken\n", true},
+		"new key":  {"a.example/dkim/s9.pem", "broken\n", true},
+		"circle":   {"a.example/aliases", "x: y\ny: x\n", true},
+		"right":    {"a.example/aliases", "y: z@else.example\n", false},
+		"other":    {"b.example/aliases", "broken\n", false},
+	} {
+		h := newHost(t)
+		for _, d := range []string{"a.example", "b.example"} {
+			h.write(d+"/aliases", "x: y@else.example\n")
+			h.write(d+"/users", "")
+			h.write(d+"/domain.toml", "")
+			h.write(d+"/dkim/s1.pem", pem1())
+		}
+		s := h.open()
+		h.write(c.file, c.text)
+		s.Reload()
+		if d := s.Current().Get("a.example"); d.Broken != nil || d.Stale != c.stale || s.Current().Get("b.example").Stale != (name == "other") {
+			t.Errorf("%s: stale %v, broken: %v", name, d.Stale, d.Broken)
+		}
+	}
+}
+
+// Settings that name who or what is not there are warned of, with their line.
+func TestSettingsThatNameNobody(t *testing.T) {
+	h := newHost(t)
+	h.write("a.example/dkim/s1.pem", pem1())
+	h.write("a.example/users", "ann:"+userHash+"\n")
+	h.write("a.example/domain.toml", "srs_domain = \"srs.example\"\n[send_as]\nann = [\"news@x.example\"]\nbob = [\"news@x.example\"]\n")
+	h.write("b.example/dkim/s1.pem", pem1())
+	h.write("b.example/domain.toml", "srs_domain = \"a.example\"\nsend_as = { eve = [\"x@y.example\"] }\n")
+	h.wantProblems(h.open().Warnings(),
+		"a.example/domain.toml:1: srs_domain: srs.example is not hosted here, so that mail which leaves in its name is not signed: make it with `relay-util domain-add srs.example`",
+		"a.example/domain.toml:4: send_as: there is no user bob: add one with `relay-util user-add bob@a.example`, or correct the name",
+		"b.example/domain.toml:2: send_as: there is no user eve")
+}

@@ -24,6 +24,7 @@ func (f *files) useKeys() {
 	var lost problem.List
 	if err != nil {
 		f.failed(err)
+		f.domain.Stale = true
 		lost = append(lost, f.complain(filepath.Join(f.dir, dirKeys), "the folder of the keys cannot be read: %v", err))
 	}
 	lost = append(lost, f.useEach(names)...)

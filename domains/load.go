@@ -78,6 +78,7 @@ func (l *loader) load(folders map[string]string) *Set {
 		set.domains[name] = l.domain(name, folders[name], next[name])
 	}
 	l.checkTogether(set, folders, next)
+	l.checkSettings(set, folders, next)
 	for name, d := range set.domains {
 		if d.Broken != nil && !l.known(name) {
 			delete(next, name)
@@ -86,6 +87,28 @@ func (l *loader) load(folders map[string]string) *Set {
 	l.good = next
 	return set
 }
+
+// checkSettings warns of settings that name who or what is not there.
+func (l *loader) checkSettings(set *Set, folders map[string]string, next map[string]texts) {
+	for _, d := range set.All() {
+		if d.Broken != nil {
+			continue
+		}
+		file, text := filepath.Join(folders[d.Name], fileSettings), next[d.Name][fileSettings]
+		for _, user := range slices.Sorted(maps.Keys(d.Settings.SendAs)) {
+			if _, ok := d.Users.Lookup(user); !ok {
+				l.warnings = append(l.warnings, problem.At(file, config.Line(text, "send_as", user),
+					"send_as: there is no user %s: add one with `relay-util user-add %[1]s@%s`, or correct the name", user, d.Name))
+			}
+		}
+		if srs := d.Settings.SRSDomain; srs != "" && set.Get(srs) == nil {
+			l.warnings = append(l.warnings, problem.At(file, config.Line(text, "srs_domain"), NotHosted, srs))
+		}
+	}
+}
+
+// NotHosted is what is wrong with an srs_domain, with its name.
+const NotHosted = "srs_domain: %s is not hosted here, so that mail which leaves in its name is not signed: make it with `relay-util domain-add %[1]s`"
 
 // known reports whether a domain has been in force before as a whole. What its files were then is
 // what they fall back to.
@@ -98,6 +121,7 @@ func (l *loader) known(name string) bool {
 func (l *loader) domain(name, dir string, good texts) *Domain {
 	d := &Domain{Name: name, Settings: config.DefaultDomain()}
 	f := &files{loader: l, name: name, dir: dir, next: good, domain: d, down: l.down}
+	defer func() { d.Stale = d.Stale || f.down }()
 	if _, err := os.Stat(dir); err != nil && !l.down {
 		l.failed(err)
 		f.down = true
@@ -179,6 +203,7 @@ func (f *files) use(name string, parse parser) problem.List {
 		}
 		return nil
 	}
+	f.domain.Stale = true
 	problems := asProblems(file, err)
 	f.problems = append(f.problems, problems...)
 	if had && parse(file, good) == nil {

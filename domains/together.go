@@ -64,7 +64,7 @@ func (l *loader) takeBack(d *Domain, found problem.List, next texts) bool {
 	if err != nil {
 		return false
 	}
-	d.Aliases, next[fileAliases] = table, good
+	d.Aliases, d.Stale, next[fileAliases] = table, true, good
 	l.changed = slices.DeleteFunc(l.changed, func(name string) bool { return name == file })
 	return true
 }
@@ -83,6 +83,6 @@ func (l *loader) giveUp(d *Domain, found problem.List, next texts) bool {
 	} else {
 		delete(next, fileAliases)
 	}
-	d.Broken = found
+	d.Broken, d.Stale = found, true
 	return true
 }

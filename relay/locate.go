@@ -2,11 +2,14 @@ package relay
 
 import (
 	"errors"
+	"os"
 	"strings"
 
 	"relayd/address"
 	"relayd/aliases"
+	"relayd/config"
 	"relayd/domains"
+	"relayd/problem"
 	"relayd/reply"
 	"relayd/srs"
 )
@@ -30,7 +33,7 @@ type accepted struct {
 func (opt *Options) locate(world *domains.Set, sender, to address.Address) (destination, error) {
 	d := world.Get(to.Domain)
 	switch {
-	case srs.IsSRS(to.Local) && opt.rewritesWith(world, to.Domain):
+	case srs.IsSRS(to.Local) && RewritesWith(opt.Config, world, to.Domain):
 		return opt.reverse(sender, to)
 	case d == nil && to.Domain == opt.Config.Hostname && isPostmaster(to.Local):
 		return opt.postmaster(world, to)
@@ -83,9 +86,19 @@ func (opt *Options) postmaster(world *domains.Set, to address.Address) (destinat
 	return where, nil
 }
 
-// rewritesWith reports whether SRS addresses in a domain are ours.
-func (opt *Options) rewritesWith(world *domains.Set, name string) bool {
-	if world.Get(name) != nil || name == opt.Config.Forward.SRSDomain {
+// CheckSRSDomain warns of an srs_domain in relayd.toml that has no key.
+func CheckSRSDomain(conf *config.Config, world *domains.Set) problem.List {
+	name := conf.Forward.SRSDomain
+	if name == "" || world.Get(name) != nil {
+		return nil
+	}
+	text, _ := os.ReadFile(conf.File()) // else without its line
+	return problem.List{problem.At(conf.File(), config.Line(text, "forward", "srs_domain"), domains.NotHosted, name)}
+}
+
+// RewritesWith reports whether SRS addresses in a domain are ours: none of them ever reaches an alias.
+func RewritesWith(conf *config.Config, world *domains.Set, name string) bool {
+	if world.Get(name) != nil || name == conf.Forward.SRSDomain {
 		return true
 	}
 	for _, d := range world.All() {

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"relayd/address"
 	"relayd/config"
@@ -99,7 +100,7 @@ func (in *Inbound) Mail(_ context.Context, tx *Transaction) error {
 
 // Recipient judges a forward-path and notes where it leads.
 func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) error {
-	reversing := srs.IsSRS(r.Address.Local) && in.rewritesWith(tx.world, r.Address.Domain)
+	reversing := srs.IsSRS(r.Address.Local) && RewritesWith(in.Config, tx.world, r.Address.Domain)
 	if reversing && !in.limits.mayReverse(tx.Client.IP) {
 		return reply.New(450, "4.2.1", "You have tried too many forged addresses of this server within the hour, please try <%s> later", r.Address)
 	}
@@ -205,7 +206,7 @@ func (in *Inbound) received(tx *Transaction) string {
 func (in *Inbound) completeSubmission(tx *Transaction, m *message.Message) error {
 	from, err := m.Header.From()
 	if err != nil {
-		return reply.New(550, "5.7.1", "%v", err)
+		return reply.New(550, "5.7.1", "%s", sentence(err))
 	}
 	if err := mayUse(tx.world, tx.Client.User, from, "From"); err != nil {
 		return err
@@ -223,6 +224,13 @@ func (in *Inbound) completeSubmission(tx *Transaction, m *message.Message) error
 	m.Prepend(in.received(tx))
 	m.Prepend(signature)
 	return nil
+}
+
+// sentence is an error that is fit to be shown, as a reply has it.
+func sentence(err error) string {
+	text := []rune(err.Error())
+	text[0] = unicode.ToUpper(text[0])
+	return string(text)
 }
 
 // sign returns the DKIM-Signature fields of all keys of a domain, "" where it has none. An error

@@ -164,7 +164,7 @@ func (t *tool) domainList() *cobra.Command {
 		}
 		list := []control.DomainStatus{}
 		for _, d := range w.All() {
-			s := control.DomainStatus{Name: d.Name, Users: len(d.Users.All()), Keys: len(d.Keys), Broken: d.Broken != nil}
+			s := control.DomainStatus{Name: d.Name, Users: len(d.Users.All()), Keys: len(d.Keys), Broken: d.Broken != nil, Stale: d.Stale}
 			if d.Aliases != nil {
 				s.Aliases = len(d.Aliases.Rules())
 			}
@@ -190,9 +190,12 @@ func (t *tool) printDomains(list []control.DomainStatus) error {
 	fmt.Fprintln(tw, "DOMAIN\tUSERS\tALIASES\tDKIM KEYS\tSTATE")
 	for _, d := range list {
 		state := "ok"
-		if d.Broken {
+		switch {
+		case d.Broken:
 			state = "broken"
-		} else if d.Keys == 0 {
+		case d.Stale:
+			state = "old copy"
+		case d.Keys == 0:
 			state = "unsigned"
 		}
 		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%s\n", d.Name, d.Users, d.Aliases, d.Keys, state)

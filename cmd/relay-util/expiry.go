@@ -88,7 +88,22 @@ func (t *tool) expiry(r aliases.Rule) string {
 	case r.Expired(now):
 		return "expired " + inWords(now.Sub(r.Expires)) + " ago"
 	}
-	return "expires in " + inWords(r.Expires.Sub(now))
+	return "expires in " + inWords(roundedUp(r.Expires.Sub(now)))
+}
+
+// roundedUp is d as somebody would say it who has just asked for a little more.
+func roundedUp(d time.Duration) time.Duration {
+	unit := time.Minute
+	switch {
+	case d > 47*time.Hour:
+		unit = 24 * time.Hour
+	case d > 59*time.Minute:
+		unit = time.Hour
+	}
+	if rest := d % unit; rest > 0 && d+unit > 0 { // the longest durations have no room for more
+		d += unit - rest
+	}
+	return d
 }
 
 // inWords writes a duration in its largest fitting unit, as in "29 days".

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"relayd/address"
 	"relayd/aliases"
+	"relayd/relay"
+	"relayd/srs"
 )
 
 // A step is one rule on the way of `aliases-resolve`.
@@ -36,6 +40,8 @@ func (s step) String() string {
 	switch {
 	case s.Rule == "":
 		return fmt.Sprintf("%s has a mailbox here", s.Address)
+	case s.File == "":
+		return fmt.Sprintf("%s (%s): %s", s.Address, s.Via, s.Rule)
 	case s.Line == 0:
 		return fmt.Sprintf("%s (%s) by %s: %s", s.Address, s.Via, s.File, s.Rule)
 	}
@@ -57,6 +63,9 @@ func (t *tool) aliasesResolve() *cobra.Command {
 		w, err := t.world()
 		if err != nil {
 			return err
+		}
+		if srs.IsSRS(a.Local) && relay.RewritesWith(w.Config, w.Set, a.Domain) {
+			return t.resolveSRS(w, a)
 		}
 		if _, err := w.hosted(a.Domain); err != nil {
 			return t.noTarget(newResolution(aliases.Resolution{}), err)
@@ -81,6 +90,39 @@ func (t *tool) aliasesResolve() *cobra.Command {
 		}
 		return t.printResolution(res)
 	})
+}
+
+// resolveSRS says to whom a bounce goes back that comes to a rewritten sender. No alias and no
+// catch-all ever gets it.
+func (t *tool) resolveSRS(w world, a address.Address) error {
+	none := newResolution(aliases.Resolution{})
+	rewriter, err := w.rewriter()
+	if err != nil {
+		return t.noTarget(none, fmt.Errorf("%s is an SRS address, and whether it is one of ours cannot be told: %w", a, err))
+	}
+	back, err := rewriter.Reverse(a, t.now())
+	switch {
+	case errors.Is(err, srs.ErrExpired) && strings.Contains(a.Local, "=="):
+		return t.noTarget(none, fmt.Errorf("%s stands for a sender whose name was too long: relayd alone knows it, and a bounce goes back to it; any other mail is refused with 550 5.1.1", a))
+	case err != nil:
+		return t.noTarget(none, fmt.Errorf("mail to %s is refused with 550 5.1.1, and no catch-all takes it: it is an %w", a, err))
+	}
+	return t.printResolution(resolution{Targets: []string{back.String()}, Steps: []step{{
+		Address: a.String(), Via: "SRS", Rule: "a bounce, with MAIL FROM:<>, goes back to whom the message came from; any other mail is refused with 550 5.1.1",
+	}}})
+}
+
+// rewriter undoes what the daemon has rewritten. It makes no file of secrets.
+func (w world) rewriter() (*srs.Rewriter, error) {
+	file := filepath.Join(w.StateDir, "srs-secrets")
+	if _, err := os.Stat(file); err != nil {
+		return nil, err
+	}
+	secrets, err := srs.LoadSecrets(file)
+	if err != nil {
+		return nil, err
+	}
+	return srs.New(srs.Options{Secrets: secrets})
 }
 
 // noTarget gives a program the lists that it reads, empty, before why they are.

@@ -263,6 +263,7 @@ func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	})
 	store, certProblems := certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: quiet})
 	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)
+	warnings = append(warnings, relay.CheckSRSDomain(conf, d.Current())...)
 	warnings = append(warnings, checkLogins(conf, store)...)
 	for _, w := range delivery.CheckSources(conf.Outbound.SourceIPv4, conf.Outbound.SourceIPv6) {
 		warnings = append(warnings, problem.At(conf.File(), 0, "%s", w))

@@ -37,6 +37,8 @@ func TestExitCodes(t *testing.T) {
 	good := files(t, map[string]string{"relayd.toml": toml, "domains/example.test/aliases": "*: me@elsewhere.test\n"})
 	typo := files(t, map[string]string{"relayd.toml": toml, "domains/example.test/aliases": "# fine\nme you@elsewhere.test\n"})
 	broken := files(t, map[string]string{"relayd.toml": "hostname = \"mx.example.test\"\n[limits]\nrecipents = 5\n"})
+	elsewhere := files(t, map[string]string{"relayd.toml": toml + "forward.srs_domain = \"srs.example.test\"\n",
+		"domains/example.test/domain.toml": "[send_as]\nbob = [\"x@elsewhere.test\"]\n"})
 	unnamed := files(t, map[string]string{"relayd.toml": "# nothing\n"})
 	for _, c := range []struct {
 		args []string
@@ -49,6 +51,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"start"}, 2, `"start" is not known`},
 		{[]string{"-check", "-c", good}, 0, ""},
 		{[]string{"-check", "-c", typo}, 78, typo[:len(typo)-len("relayd.toml")] + "domains/example.test/aliases:2: "},
+		{[]string{"-check", "-c", elsewhere}, 0, elsewhere + ":3: srs_domain: srs.example.test is not hosted here"},
+		{[]string{"-check", "-c", elsewhere}, 0, "domain.toml:2: send_as: there is no user bob"},
 		{[]string{"-check", "-c", broken}, 78, broken + ":3: "},
 		{[]string{"-check", "-c", unnamed}, 78, "hostname"},
 		{[]string{"-check", "-c", "/nonexistent/relayd.toml"}, 78, "/nonexistent/relayd.toml"},

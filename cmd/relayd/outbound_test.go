@@ -145,3 +145,36 @@ func TestSourceAddressIsChecked(t *testing.T) {
 		t.Errorf("%q", w)
 	}
 }
+
+// The status tells of a domain that lives on an old copy, and of an srs_domain that has no key.
+func TestStatusTellsOfAnOldCopy(t *testing.T) {
+	file := files(t, map[string]string{
+		"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n"+
+			"[forward]\nsrs_domain = \"srs.example.test\"\n", t.TempDir()),
+		"domains/example.test/aliases": "*: me@elsewhere.test\n",
+	})
+	conf, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d, err := start(ctx, conf, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(conf.DomainsDir(), "example.test", "aliases"), []byte("broken\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Reload()
+	s := d.Status()
+	if len(s.Domains) != 1 || !s.Domains[0].Stale || s.Domains[0].Broken || s.Domains[0].Aliases != 1 {
+		t.Errorf("%+v", s.Domains)
+	}
+	if !strings.Contains(s.Warnings.Error(), "relayd.toml:8: srs_domain: srs.example.test is not hosted here") {
+		t.Error(s.Warnings)
+	}
+	stop()
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+}

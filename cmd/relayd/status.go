@@ -23,6 +23,7 @@ func (d *daemon) Status() control.Status {
 	s.Problems = append(append(s.Problems, problems...), d.certs.Problems()...)
 	s.Warnings = append(s.Warnings, warnings...)
 	s.Warnings = append(s.Warnings, relay.CheckPostmaster(d.conf, d.domains.Current())...)
+	s.Warnings = append(s.Warnings, relay.CheckSRSDomain(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, checkLogins(d.conf, d.certs)...)
 	s.Warnings = append(s.Warnings, d.outbound.warnings(d.conf)...)
 	for _, l := range d.listeners {
@@ -30,7 +31,7 @@ func (d *daemon) Status() control.Status {
 	}
 	s.Connections, s.IPv6 = d.connections(), d.outbound.ipv6(d.conf)
 	for _, dom := range d.domains.Current().All() {
-		ds := control.DomainStatus{Name: dom.Name, Keys: len(dom.Keys), Broken: dom.Broken != nil}
+		ds := control.DomainStatus{Name: dom.Name, Keys: len(dom.Keys), Broken: dom.Broken != nil, Stale: dom.Stale}
 		if dom.Broken == nil {
 			ds.Users, ds.Aliases = len(dom.Users.All()), len(dom.Aliases.Rules())
 		}
