@@ -3,6 +3,7 @@ package delivery
 import (
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -147,4 +148,47 @@ func (c *conformist) connect(t *rapid.T, a *attempt) error {
 		}
 	}
 	return err
+}
+
+// A server may count the recipients only when it has them all: then fewer are named at once, until it
+// takes them, and whoever is alone is told what it says.
+func TestTooManyIsSaidLate(t *testing.T) {
+	both(t, func(t *testing.T, without []string) {
+		for _, stage := range []string{"data", "dot"} {
+			for most, want := range map[int]struct {
+				codes    string
+				messages []int // recipients of each
+			}{
+				3: {"250 250 250 250 250 250 250 250 250", []int{2, 2, 2, 2, 1}},
+				1: {"250 250 250 250 250 250 250 250 250", []int{1, 1, 1, 1, 1, 1, 1, 1, 1}},
+				0: {"452 452 452 452 452 452 452 452 452", nil},
+			} {
+				var mu sync.Mutex
+				named := 0
+				s, c := one(t, sink.Options{Without: without, Reply: func(at, _ string, _ int) string {
+					mu.Lock()
+					defer mu.Unlock()
+					switch at {
+					case "mail":
+						named = 0
+					case "rcpt":
+						named++
+					case stage:
+						if named > most {
+							return "452 4.5.3 too many recipients"
+						}
+					}
+					return ""
+				}})
+				got := codes(c.Deliver(t.Context(), example, message(text, addresses(9)...)))
+				var sizes []int
+				for _, m := range s.Messages() {
+					sizes = append(sizes, len(m.Rcpts))
+				}
+				if got != want.codes || !slices.Equal(sizes, want.messages) || s.Connections() != 1 {
+					t.Errorf("%d, said at %s: %s in messages of %d over %d connections", most, stage, got, sizes, s.Connections())
+				}
+			}
+		}
+	})
 }

@@ -109,6 +109,38 @@ func tryStage(t *testing.T, opt sink.Options, want string) {
 	}
 }
 
+// A 5xx before MAIL is never the end of a message: it waits, and is held where the smarthost refuses
+// our login. (That another host is asked first, TestEveryStageAndMisdeed has.)
+func TestNoRefusalBeforeMailIsFinal(t *testing.T) {
+	conf, pool := serverTLS(t, "mx.test")
+	for _, stage := range []string{"greeting", "ehlo", "starttls", "auth"} {
+		for _, no := range []string{"550 5.7.1 no", "554 5.1.1 no such user", "554 5.7.26 DMARC policy", "521 takes no mail", "535 5.7.8 wrong"} {
+			s := startSink(t, sink.Options{TLSConfig: conf, Users: map[string]string{"me": "open sesame"}, Reply: func(at, _ string, _ int) string {
+				if at == stage || stage == "ehlo" && at == "helo" {
+					return no
+				}
+				return ""
+			}})
+			w := newWorld()
+			w.host("mx.test", "192.0.2.1", s)
+			w.host("mx.test", "192.0.2.2", s)
+			c := w.client(t, func(o *Options) { o.RootCAs = pool })
+			route := Route{Domain: "example.org", Hosts: []string{"mx.test"}, TLS: StartTLS, User: "me", Password: "open sesame"}
+			r := c.Deliver(t.Context(), route, message(text, "a@example.org"))[0]
+			fate, asked := Later, 2
+			switch login := strings.HasPrefix(no, "535"); {
+			case stage == "auth":
+				fate, asked = Hold, 1
+			case login && stage != "starttls":
+				fate = Hold
+			}
+			if r.Reply.Permanent() || r.Fate() != fate || s.Connections() != asked {
+				t.Errorf("%s at %s: %v, %v, %d connections", no, stage, r.Reply, r.Fate(), s.Connections())
+			}
+		}
+	}
+}
+
 // The last reason is told when no host is left, and a server's own words rather than that another
 // one cannot be reached.
 func TestReasonWhenNobodyTakesIt(t *testing.T) {

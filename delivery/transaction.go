@@ -42,6 +42,7 @@ func (s *session) send(a *attempt) error {
 			return nil
 		}
 		again, err := s.transaction(a, batch)
+		halved := a.batch > 0 && a.batch < len(batch)
 		switch {
 		case err != nil:
 			return err
@@ -51,10 +52,10 @@ func (s *session) send(a *attempt) error {
 		case a.stopped(batch) != nil: // nothing more is sent now, to anybody
 			a.settle(later, *a.stopped(batch))
 			return nil
-		case len(again) == len(batch): // it takes nobody now: what it said stands, for the rest too
+		case len(again) == len(batch) && !halved: // it takes nobody now: what it said stands, for the rest too
 			a.settle(later, a.results[batch[0]])
 			return nil
-		case len(again) > 0: // what it took is its limit
+		case len(again) > 0 && !halved: // what it took is its limit
 			a.batch = len(batch) - len(again)
 		}
 		pending = slices.Concat(again, later)
@@ -149,26 +150,31 @@ func (s *session) transaction(a *attempt, batch []int) (again []int, err error) 
 		s.broken = true
 		return again, nil
 	}
-	return again, s.finish(a, data, accepted)
+	tooMany, err := s.finish(a, data, accepted)
+	if len(tooMany) > 0 && len(tooMany) == len(accepted) { // how many it would take is not known
+		a.batch = len(accepted) / 2
+	}
+	return append(again, tooMany...), err
 }
 
-// finish sends the body if anybody gets it, and gives those the final reply.
-func (s *session) finish(a *attempt, data *reply.Reply, accepted []int) error {
+// finish sends the body if anybody gets it, and gives those the final reply. It returns those for
+// whom that is that they were too many.
+func (s *session) finish(a *attempt, data *reply.Reply, accepted []int) (tooMany []int, err error) {
 	switch {
 	case data.Code != 354:
 		s.dirty = true
 		a.settle(accepted, s.judged(data, AtData))
-		return nil
+		return a.tooMany(accepted), nil
 	case len(accepted) == 0:
 		s.empty()
-		return nil
+		return nil, nil
 	}
 	finals := make([]*reply.Reply, 1)
 	if s.key.lmtp { // one for each, in their order (RFC 2033 section 4.2)
 		finals = make([]*reply.Reply, len(accepted))
 	}
 	if err := s.body(a.message, finals); err != nil {
-		return err
+		return nil, err
 	}
 	for n, i := range accepted {
 		final := finals[min(n, len(finals)-1)]
@@ -176,7 +182,18 @@ func (s *session) finish(a *attempt, data *reply.Reply, accepted []int) error {
 		r.DSN = final.Positive() && s.offers("DSN")
 		a.results[i] = r
 	}
-	return nil
+	return a.tooMany(accepted), nil
+}
+
+// tooMany are those of accepted whom fewer recipients would help: nobody who was alone.
+func (a *attempt) tooMany(accepted []int) []int {
+	var list []int
+	for _, i := range accepted {
+		if len(accepted) > 1 && a.results[i].Verdict.Again {
+			list = append(list, i)
+		}
+	}
+	return list
 }
 
 // empty ends a message that is for nobody: a server that refused all recipients of a pipelined

@@ -7,8 +7,6 @@ import (
 	"io"
 	"strings"
 
-	"golang.org/x/net/publicsuffix"
-
 	"relayd/address"
 	"relayd/delivery"
 	"relayd/message"
@@ -24,7 +22,7 @@ import (
 func (out *Outbound) sendRewritten(ctx context.Context, w *queue.Work, t *transfer, results []delivery.Result) {
 	var again, indexes []int // in results, and of recipients
 	for k, n := range t.places {
-		if i := w.Indexes[n]; w.Envelope.Recipients[i].Rewrite && refusesAuthor(results[k]) {
+		if i := w.Indexes[n]; w.Envelope.Recipients[i].Rewrite && results[k].Verdict.Rewrite {
 			again, indexes = append(again, k), append(indexes, i)
 		}
 	}
@@ -40,19 +38,6 @@ func (out *Outbound) sendRewritten(ctx context.Context, w *queue.Work, t *transf
 	for k, result := range out.client.Deliver(ctx, t.route, m) {
 		results[again[k]] = result
 	}
-}
-
-// refusesAuthor reports whether a server refused a message because of what the author's domain says.
-func refusesAuthor(r delivery.Result) bool {
-	if r.Reply.Positive() {
-		return false
-	}
-	host, _, _ := strings.Cut(r.Host, " ")
-	provider, err := publicsuffix.EffectiveTLDPlusOne(host)
-	if err != nil {
-		provider = host
-	}
-	return delivery.Classify(r.Reply, delivery.AtDot, provider).Rewrite
 }
 
 // rewrite gives m a From of ours. Its bytes are those of the stored message, but for the author's

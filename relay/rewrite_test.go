@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -19,13 +20,14 @@ type rewriting struct {
 	text    string // "SIGNED" in front of it has its author sign it
 	to      string
 	answers []string // of the destination, to one final dot after the other
+	stage   string   // where they are given instead
 }
 
 // offer returns the house, what the stranger is answered, and what the destination has.
 func (c rewriting) offer(t *testing.T) (*world, string, []*sink.Message) {
 	t.Helper()
 	w := openWorldOf(t, "", sink.Options{Reply: func(stage, _ string, nth int) string {
-		if stage == "dot" && nth <= len(c.answers) {
+		if stage == cmp.Or(c.stage, "dot") && nth <= len(c.answers) {
 			return c.answers[nth-1]
 		}
 		return ""
@@ -59,7 +61,7 @@ func TestFromIsRewrittenWhenTheAuthorsDomainForbidsForwarding(t *testing.T) {
 		{"From: <\"odd \\\"one\\\"\"@elsewhere.test>\r\n", "Reply-To: other@elsewhere.test\r\n", "From: \"\\\"odd \\\\\\\"one\\\\\\\"\\\"@elsewhere.test\"\r\n <noreply@example.test>\r\n" +
 			"X-Original-From: <\"odd \\\"one\\\"\"@elsewhere.test>\r\n"},
 	} {
-		w, answer, got := rewriting{"X-First: x\r\n" + c.from + c.fields + rest, "shop@example.test", []string{gmailRefuses}}.offer(t)
+		w, answer, got := rewriting{"X-First: x\r\n" + c.from + c.fields + rest, "shop@example.test", []string{gmailRefuses}, ""}.offer(t)
 		if !strings.HasPrefix(answer, "250 2.0.0 Ok: forwarded") || len(got) != 1 {
 			t.Errorf("%s: %s, %d arrived", c.from, answer, len(got))
 			continue
@@ -91,9 +93,24 @@ func TestFromIsRewrittenWhenTheAuthorsDomainForbidsForwarding(t *testing.T) {
 	}
 }
 
+// Servers that know the policy refuse at any stage.
+func TestFromIsRewrittenWhereverItIsRefused(t *testing.T) {
+	for _, stage := range []string{"mail", "rcpt", "data", "dot"} {
+		c := rewriting{text: from("s@elsewhere.test"), to: "shop@example.test", answers: []string{gmailRefuses}, stage: stage}
+		_, answer, got := c.offer(t)
+		if !strings.HasPrefix(answer, "250 2.0.0 Ok: forwarded") || len(got) != 1 || !strings.Contains(string(got[0].Data), "<noreply@example.test>") {
+			t.Errorf("%s: %s, %d arrived", stage, answer, len(got))
+		}
+		c.answers = append(c.answers, gmailRefuses)
+		if _, answer, got := c.offer(t); !strings.HasPrefix(answer, "550 5.7.26 The destination refused the message: ") || len(got) > 0 {
+			t.Errorf("%s, twice: %s, %d arrived", stage, answer, len(got))
+		}
+	}
+}
+
 // What is to be done about a refusal is still known when the message has waited in the queue.
 func TestFromIsRewrittenFromTheQueue(t *testing.T) {
-	w, answer, _ := rewriting{from("s@elsewhere.test"), "shop@example.test", []string{"451 4.3.0 later", gmailRefuses}}.offer(t)
+	w, answer, _ := rewriting{from("s@elsewhere.test"), "shop@example.test", []string{"451 4.3.0 later", gmailRefuses}, ""}.offer(t)
 	id, queued := strings.CutPrefix(answer, "250 2.0.0 Ok: queued as ")
 	if !queued {
 		t.Fatal(answer)
@@ -115,15 +132,15 @@ func TestFromIsNeverRewrittenOtherwise(t *testing.T) {
 		want    string
 		arrived int
 	}{
-		"nobody refuses it":              {rewriting{text, "shop@example.test", nil}, "250 2.0.0 Ok: forwarded", 1},
-		"refused for something else":     {rewriting{text, "shop@example.test", []string{spam}}, "550 5.7.1 " + refused, 0},
-		"the domain's setting is reject": {rewriting{text, "shop@refuses.test", []string{gmailRefuses}}, "550 5.7.26 " + refused, 0},
-		"its signature passes":           {rewriting{"SIGNED" + text, "shop@example.test", []string{gmailRefuses}}, "550 5.7.26 " + refused, 0},
-		"SRS in a domain without a key":  {rewriting{text, "shop@keyless.test", []string{gmailRefuses}}, "250 2.0.0 Ok: forwarded", 1},
-		"refused again":                  {rewriting{text, "shop@example.test", []string{gmailRefuses, gmailRefuses}}, "550 5.7.26 " + refused, 0},
-		"refused then for spam":          {rewriting{text, "shop@example.test", []string{gmailRefuses, spam}}, "550 5.7.1 " + refused, 0},
-		"put off then":                   {rewriting{text, "shop@example.test", []string{gmailRefuses, "451 4.3.0 later"}}, "250 2.0.0 Ok: queued", 0},
-		"not by the author's domain":     {rewriting{from("a@unknown.test"), "shop@example.test", []string{gmailRefuses}}, "550 5.7.26 " + refused, 0},
+		"nobody refuses it":              {rewriting{text, "shop@example.test", nil, ""}, "250 2.0.0 Ok: forwarded", 1},
+		"refused for something else":     {rewriting{text, "shop@example.test", []string{spam}, ""}, "550 5.7.1 " + refused, 0},
+		"the domain's setting is reject": {rewriting{text, "shop@refuses.test", []string{gmailRefuses}, ""}, "550 5.7.26 " + refused, 0},
+		"its signature passes":           {rewriting{"SIGNED" + text, "shop@example.test", []string{gmailRefuses}, ""}, "550 5.7.26 " + refused, 0},
+		"SRS in a domain without a key":  {rewriting{text, "shop@keyless.test", []string{gmailRefuses}, ""}, "250 2.0.0 Ok: forwarded", 1},
+		"refused again":                  {rewriting{text, "shop@example.test", []string{gmailRefuses, gmailRefuses}, ""}, "550 5.7.26 " + refused, 0},
+		"refused then for spam":          {rewriting{text, "shop@example.test", []string{gmailRefuses, spam}, ""}, "550 5.7.1 " + refused, 0},
+		"put off then":                   {rewriting{text, "shop@example.test", []string{gmailRefuses, "451 4.3.0 later"}, ""}, "250 2.0.0 Ok: queued", 0},
+		"not by the author's domain":     {rewriting{from("a@unknown.test"), "shop@example.test", []string{gmailRefuses}, ""}, "550 5.7.26 " + refused, 0},
 	} {
 		if _, answer, got := c.offer(t); !strings.HasPrefix(answer, c.want) || len(got) != c.arrived {
 			t.Errorf("%s: %s, %d arrived", name, answer, len(got))
