@@ -53,6 +53,7 @@ type Domain struct {
 	DMARC          string // for mail that fails it: DMARCReject, DMARCMark or DMARCOff
 	OnDMARCRefusal string // of a forwarded message by its destination: RefusalRewrite or RefusalReject
 	OwnFrom        string // for outside mail that claims a hosted From: OwnFromRefuse or OwnFromAllow
+	Digest         bool   // a mail a day to postmaster about mail that could not be forwarded
 }
 
 // DefaultDomain returns the settings of a domain without a domain.toml.
@@ -66,6 +67,7 @@ func DefaultDomain() *Domain {
 		DMARC:            DMARCReject,
 		OnDMARCRefusal:   RefusalRewrite,
 		OwnFrom:          OwnFromRefuse,
+		Digest:           true,
 	}
 }
 
@@ -81,6 +83,7 @@ func (d *Domain) settings() []setting {
 		{"dmarc", &d.DMARC, oneOf(&d.DMARC, DMARCReject, DMARCMark, DMARCOff)},
 		{"on_dmarc_refusal", &d.OnDMARCRefusal, oneOf(&d.OnDMARCRefusal, RefusalRewrite, RefusalReject)},
 		{"own_from", &d.OwnFrom, oneOf(&d.OwnFrom, OwnFromRefuse, OwnFromAllow)},
+		{"digest", &d.Digest, nil},
 	}
 }
 

@@ -16,6 +16,7 @@ func TestDomain(t *testing.T) {
 		dmarc = "mark"
 		on_dmarc_refusal = "reject"
 		own_from = "allow"
+		digest = false
 		[send_as]
 		App = ["News@x.org", "*@Example.NET"]
 		"first.last" = []
@@ -55,6 +56,7 @@ func TestBadDomain(t *testing.T) {
 		{"dmarck = \"off\"", "f:1: unknown key dmarck: did you mean dmarc?"},
 		{"hostname = \"a.example\"", "f:1: unknown key hostname: hostname belongs in relayd.toml"},
 		{"[forward]\nsrs_domain = \"a.example\"", "f:1: unknown table [forward]: forward belongs in relayd.toml"},
+		{"digest = \"no\"", "f:1: digest: must be true or false, without quotes, not text"},
 		{"send_as = [\"a@b.example\"]", "f:1: send_as: must be a table, not a list"},
 		{"[send_as]\napp = \"a@b.example\"", `f:2: send_as.app: must be a list like ["a", "b"], not text`},
 		{"[send_as]\n\nfirst.last = [\"a@b.example\"]", "f:3: send_as.first: is a table: a name with a dot in it must stand in double quotes"},

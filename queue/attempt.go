@@ -133,7 +133,15 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 		if r.Expanded == w.Envelope.Recipients[i].Expanded {
 			q.counters.count(r.State)
 			q.logOutcome(e, r, outcomes[n])
+			q.report(Failure{Envelope: e, Recipient: r})
 		}
+	}
+}
+
+// report tells of a recipient, if it has failed.
+func (q *Queue) report(f Failure) {
+	if q.opt.Failed != nil && f.Recipient.State == Failed {
+		q.opt.Failed(f)
 	}
 }
 

@@ -233,12 +233,13 @@ func (f *flight) tell() {
 	for _, l := range f.legs {
 		for n, i := range l.work.Indexes {
 			r, o := l.work.Envelope.Recipients[i], l.outcomes[n]
-			r.State, r.LastHost = o.State, o.Host
+			r.State, r.LastHost, r.Class = o.State, o.Host, o.Class
 			if o.Reply != nil {
 				r.LastReply = o.Reply.String()
 			}
 			f.q.counters.count(o.State)
 			f.q.logOutcome(f.Envelope, &r, o)
+			f.q.report(Failure{Envelope: f.Envelope, Recipient: &r, Refused: true})
 		}
 	}
 }

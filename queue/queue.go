@@ -71,7 +71,7 @@ type Deliverer interface {
 	Deliver(ctx context.Context, w *Work) []Outcome
 }
 
-// Options are a Queue's. All are required but Now.
+// Options are a Queue's. All are required but Now and Failed.
 type Options struct {
 	Hostname string
 	// Lifetime is how long a recipient is tried before it fails. Only the time between attempts
@@ -84,8 +84,17 @@ type Options struct {
 	Grace        time.Duration // for attempts under way when Run is to end
 	// Sign returns the DKIM-Signature fields for a message of ours that is From that domain.
 	Sign func(domain string, body io.Reader) (string, error)
-	Log  *slog.Logger
-	Now  func() time.Time
+	// Failed, if it is not nil, is told of each recipient that has failed for good. It must be quick.
+	Failed func(Failure)
+	Log    *slog.Logger
+	Now    func() time.Time
+}
+
+// A Failure is a recipient that will not get a message. It is not to be changed.
+type Failure struct {
+	Envelope  *Envelope
+	Recipient *Recipient // as it was left; its LastReply says why
+	Refused   bool       // the message was not taken: the sender has heard the reason in the session
 }
 
 // A Queue is a Store and the scheduler that works on it. Its methods are safe for concurrent use.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"relayd/message"
@@ -113,7 +112,7 @@ func (d *dsn) explanation() []byte {
 	for _, r := range d.recipients {
 		line("    To: <%s>", r.name())
 		if d.action != actionRelayed {
-			line("    The answer was: %s", clean(d.diagnosis(r), maxQuoted))
+			line("    The answer was: %s", message.OneLine(d.diagnosis(r), maxQuoted))
 		}
 		line("")
 	}
@@ -132,7 +131,7 @@ const (
 func (d *dsn) status() (kind string, content []byte) {
 	kind, quote := "message/delivery-status", cleanASCII
 	if d.utf8() {
-		kind, quote = "message/global-delivery-status", clean
+		kind, quote = "message/global-delivery-status", message.OneLine
 	}
 	var b bytes.Buffer
 	field := func(name, format string, args ...any) { fmt.Fprintf(&b, name+": "+format+"\r\n", args...) }
@@ -191,32 +190,14 @@ func (d *dsn) originalType() string {
 	return "text/rfc822-headers"
 }
 
-// clean makes s fit for one line of at most limit octets of UTF-8.
-func clean(s string, limit int) string {
-	s = strings.ToValidUTF8(s, "?")
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
-			return ' '
-		}
-		return r
-	}, s)
-	if len(s) > limit {
-		for !utf8.RuneStart(s[limit]) {
-			limit--
-		}
-		s = s[:limit]
-	}
-	return strings.TrimSpace(s)
-}
-
-// cleanASCII is clean where only ASCII may stand.
+// cleanASCII is message.OneLine where only ASCII may stand.
 func cleanASCII(s string, limit int) string {
 	return strings.Map(func(r rune) rune {
 		if r >= utf8.RuneSelf {
 			return '?'
 		}
 		return r
-	}, clean(s, limit))
+	}, message.OneLine(s, limit))
 }
 
 // isAtom reports whether s can be an address type (RFC 3464 section 2.1.2).

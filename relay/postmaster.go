@@ -41,9 +41,19 @@ func CheckPostmaster(conf *config.Config, world *domains.Set) problem.List {
 		if d.Broken != nil {
 			continue
 		}
-		if _, err := aliases.Resolve(world, address.Address{Local: "postmaster", Domain: d.Name}); err != nil {
+		if !leads(world, postmasterOf(d.Name)) {
 			warnings = append(warnings, problem.At(filepath.Join(conf.DomainsDir(), d.Name), 0, "nobody gets the mail for postmaster@%s: %s", d.Name, why))
 		}
 	}
 	return warnings
+}
+
+func postmasterOf(domain string) address.Address {
+	return address.Address{Local: "postmaster", Domain: domain}
+}
+
+// leads reports whether anybody gets mail for a hosted address.
+func leads(world *domains.Set, a address.Address) bool {
+	_, err := aliases.Resolve(world, a)
+	return err == nil
 }

@@ -21,6 +21,7 @@ import (
 	"relayd/config"
 	"relayd/control"
 	"relayd/delivery"
+	"relayd/digest"
 	"relayd/dns"
 	"relayd/domains"
 	"relayd/mailauth"
@@ -44,6 +45,8 @@ type daemon struct {
 	store     *queue.LogStore
 	queue     *queue.Queue
 	outbound  *outbound
+	inbound   *relay.Inbound
+	digests   *digest.Book
 	metrics   *metrics.Metrics
 	listeners []listener
 	servers   []*smtpd.Server
@@ -117,12 +120,15 @@ func (d *daemon) build() error {
 		return fmt.Errorf("opening the queue: %w", err)
 	}
 	d.store = store
+	d.digests = newDigests(conf, log)
 	d.queue = queue.New(queue.Options{
 		Hostname: conf.Hostname, Lifetime: time.Duration(conf.Queue.Lifetime), DelayWarning: time.Duration(conf.Queue.DelayWarning),
 		Workers: 1000, PerGroup: 20, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
+		Failed: opt.NoteFailures(d.digests),
 	}, store, outbound)
 	d.outbound.restore(d)
-	d.servers = newServers(conf, log, d.certs, store.TemporaryDir(), relay.NewInbound(opt, d.queue))
+	d.inbound = relay.NewInbound(opt, d.queue)
+	d.servers = newServers(conf, log, d.certs, store.TemporaryDir(), d.inbound)
 	d.metrics, d.web = d.newMetrics()
 	return nil
 }
@@ -147,6 +153,15 @@ func newRewriter(conf *config.Config) (*srs.Rewriter, error) {
 		return nil, fmt.Errorf("opening the SRS tokens: %w", err)
 	}
 	return srs.New(srs.Options{Secrets: secrets, Tokens: tokens})
+}
+
+func newDigests(conf *config.Config, log *slog.Logger) *digest.Book {
+	file := filepath.Join(conf.StateDir, "digests")
+	return digest.Open(digest.Options{
+		Hostname: conf.Hostname, Now: time.Now, Log: log,
+		Load: func() ([]byte, error) { return readState(file) },
+		Save: func(data []byte) error { return writeState(file, data) },
+	})
 }
 
 // newServers makes one server for each kind of port.
@@ -174,6 +189,7 @@ func (d *daemon) run(controlSocket net.Listener) {
 	d.serving.Go(func() { d.certs.Watch(d.ctx, certsEvery) })
 	d.serving.Go(func() { d.queue.Run(d.ctx) })
 	d.outbound.run(d)
+	d.serving.Go(func() { d.digests.Run(d.ctx, d.inbound.SendDigest) })
 	d.serving.Go(func() { d.failed("control socket", d.control.Serve(controlSocket)) })
 	for _, l := range d.listeners {
 		d.serving.Go(func() { d.failed(l.service.name, d.serve(l)) })
@@ -223,6 +239,7 @@ func (d *daemon) end() {
 	d.web.Close()
 	d.serving.Wait()
 	d.outbound.close(d)
+	d.digests.Close()
 	if err := d.store.Close(); err != nil {
 		d.log.Error("closing the queue", "error", err.Error())
 	}
