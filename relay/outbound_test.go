@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"relayd/address"
 	"relayd/delivery"
+	"relayd/digest"
 	"relayd/dns"
 	"relayd/internal/sink"
 	"relayd/internal/testnet"
@@ -27,6 +29,8 @@ type world struct {
 	sink *sink.Sink
 	out  *Outbound
 	work *queue.Queue
+	book *digest.Book
+	days atomic.Int64 // by how many the clock of book is ahead
 }
 
 func openWorld(t *testing.T, toml string, opt sink.Options) *world {
@@ -58,13 +62,21 @@ func openWorldOf(t testing.TB, toml string, opt sink.Options, files map[string]s
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := queue.New(queue.Options{Hostname: "mx.example.test", Lifetime: time.Hour, Workers: 10, PerGroup: 5, Sign: h.Sign, Log: h.Log, Grace: time.Second}, store, out)
-	h.queue = q
+	w := &world{house: h, sink: s, out: out}
+	w.book = digest.Open(digest.Options{
+		Hostname: "mx.example.test", Log: h.Log, Load: func() ([]byte, error) { return nil, nil }, Save: func([]byte) error { return nil },
+		Now: func() time.Time { return time.Now().Add(time.Duration(w.days.Load()) * 24 * time.Hour) },
+	})
+	q := queue.New(queue.Options{
+		Hostname: "mx.example.test", Lifetime: time.Hour, Workers: 10, PerGroup: 5, Sign: h.Sign, Log: h.Log, Grace: time.Second,
+		Failed: h.NoteFailures(w.book),
+	}, store, out)
+	w.work, h.queue = q, q
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { q.Run(ctx); close(done) }()
 	t.Cleanup(func() { stop(); <-done })
-	return &world{house: h, sink: s, out: out, work: q}
+	return w
 }
 
 // send puts a message in without looking at the queue, which is busy with it.
