@@ -3,14 +3,20 @@ package relay
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"relayd/internal/sink"
 	"relayd/queue"
+	"relayd/reply"
 	"relayd/srs"
 )
 
@@ -180,17 +186,106 @@ func TestDSNsOfForwardedMail(t *testing.T) {
 }
 
 // TestForgedSendersAreNeverTold: a wave of spam in the names of others must not become a wave of
-// DSNs to them.
+// DSNs to them, wherever the destination refuses it and whoever hears that.
 func TestForgedSendersAreNeverTold(t *testing.T) {
-	w := openWorld(t, queueFirst, sink.Options{Reply: refusesMailbox})
-	w.names.Set(strangersDNS)
-	for n := range 100 {
-		domain := []string{"unknown.test", "none.test", "quarantine.test"}[n%3]
-		w.send(stranger, fmt.Sprintf("victim%d@%s", n, domain), []string{"shop@example.test"}, from("a@"+domain))
+	messages := 250
+	if os.Getenv("RELAYD_FULL") == "1" {
+		messages = 2500 // of each of the four kinds
+	}
+	for _, stage := range []string{"rcpt", "dot"} {
+		for name, toml := range map[string]string{"in the session": "", "late": queueFirst} {
+			t.Run(stage+", "+name, func(t *testing.T) {
+				t.Parallel()
+				var refused, told atomic.Int64
+				w := openWorld(t, toml, sink.Options{Reply: func(at, arg string, _ int) string {
+					switch {
+					case at == "mail" && arg == "", at == "rcpt" && arg != "me@mailbox.test":
+						told.Add(1)
+					case at == stage:
+						refused.Add(1)
+						return "550 5.7.1 this is spam"
+					}
+					return ""
+				}})
+				w.names.Set(strangersDNS)
+				answers := w.forge(messages)
+				w.untilEmpty()
+				if refused.Load() != int64(messages) || told.Load() > 0 || w.sink.Count() > 0 {
+					t.Errorf("%d are refused, %d commands are for others, %d messages arrive", refused.Load(), told.Load(), w.sink.Count())
+				}
+				// What would wait for a slot is queued in the one case, and everything in the other.
+				if refusals := answers["550"]; answers["250"]+refusals != messages || (refusals > 0) != (toml == "") {
+					t.Errorf("answers %v", answers)
+				}
+			})
+		}
+	}
+}
+
+// forge sends n messages from forged senders, several at a time, and counts the answers by code.
+func (w *world) forge(n int) map[string]int {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	answers := map[string]int{}
+	for k := range 8 {
+		wg.Go(func() {
+			for i := k; i < n; i += 8 {
+				domain := []string{"unknown.test", "none.test", "quarantine.test"}[i%3]
+				_, r, err := w.offer(stranger, fmt.Sprintf("victim%d@%s", i, domain), []string{"shop@example.test"}, from("a@"+domain))
+				if err != nil {
+					r = reply.From(err)
+				}
+				mu.Lock()
+				answers[strconv.Itoa(r.Code)]++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return answers
+}
+
+// TestBounceGoesToTheOriginalSender, and never to the owner of the alias, though it comes back to the
+// domain of the alias, which has a catch-all.
+func TestBounceGoesToTheOriginalSender(t *testing.T) {
+	w := openWorld(t, "", sink.Options{})
+	for n := range 50 {
+		sender := fmt.Sprintf("s%d@elsewhere.test", n)
+		w.submit(stranger, sender, []string{"shop@example.test"}, from("a@unknown.test"))
+		w.wait(2*n + 1)
+		out := w.sink.Messages()[2*n].From
+		w.submit(stranger, "", []string{out}, "From: <MAILER-DAEMON@mailbox.test>\r\nSubject: undelivered\r\n\r\nbounce\r\n")
+		if m := w.wait(2*n + 2)[2*n+1]; m.From != "" || !slices.Equal(m.Rcpts, []string{sender}) {
+			t.Fatalf("the bounce to %s goes from <%s> to %q", out, m.From, m.Rcpts)
+		}
+		if _, _, err := w.offer(stranger, "x@elsewhere.test", []string{out}, hello); err == nil || reply.From(err).Code != 550 {
+			t.Fatalf("mail to %s that is no bounce: %v", out, err)
+		}
 	}
 	w.untilEmpty()
-	if n := w.sink.Count(); n > 0 {
-		t.Errorf("%d DSNs", n)
+	if n := w.sink.Count(); n != 100 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// TestExpiredAliasIsGone: the catch-all does not take what a temporary alias took.
+func TestExpiredAliasIsGone(t *testing.T) {
+	h := build(t, "", map[string]string{
+		"domains/example.test/aliases": "*: me@mailbox.test\n# relayd: shop7 expires 2026-01-01\nshop7: me@mailbox.test\n# relayd: shop8 expires 2999-01-01\nshop8: me@mailbox.test\n",
+	})
+	for rcpt, want := range map[string]string{
+		"shop7@example.test": "550 5.1.1", "Shop7@example.test": "550 5.1.1", "shop7+tag@example.test": "550 5.1.1", "s.hop7@example.test": "550 5.1.1",
+		"shop8@example.test": "", "shop@example.test": "", "shop77@example.test": "",
+	} {
+		for _, c := range []*Client{stranger, h.user("app@example.test")} {
+			got := ""
+			if err := h.Recipient(t.Context(), &Transaction{Client: c, world: h.Domains()}, Recipient{Address: mailbox(t, rcpt)}); err != nil {
+				got = reply.From(err).String()[:9]
+			}
+			if got != want {
+				t.Errorf("%s: %q, want %q", rcpt, got, want)
+			}
+		}
 	}
 }
 
