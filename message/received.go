@@ -10,6 +10,26 @@ import (
 // (RFC 5321 section 6.3 asks for at least 100 hops to be allowed in general; Gmail stops at 50).
 const MaxReceived = 50
 
+// MaxPasses is the number of Received fields of one server past which it takes a message to be in a loop.
+// It is no more than a few because a loop that forks makes twice the copies each time; a list's mail, or
+// what is forwarded here again from where it was forwarded to, may well come twice or thrice.
+const MaxPasses = 5
+
+// Passes is how many Received fields name host as who received the message.
+func (h Header) Passes(host string) int {
+	n := 0
+	for _, value := range h.Values("Received") {
+		words := strings.Fields(value)
+		for i := 1; i < len(words); i++ {
+			if strings.EqualFold(words[i-1], "by") && strings.EqualFold(strings.TrimRight(words[i], ".;"), host) {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}
+
 // Trace is what a Received field tells (RFC 5321 section 4.4).
 type Trace struct {
 	Helo, IP string // who sent it; both empty for a submitter, whose whereabouts are nobody's business

@@ -34,6 +34,30 @@ func TestReceived(t *testing.T) {
 	}
 }
 
+func TestPasses(t *testing.T) {
+	for value, want := range map[string]int{
+		"from a by mx.test (relayd) with ESMTP id X; date": 1,
+		"by MX.Test; date":                      1,
+		"from a\r\n\tby\r\n\tmx.test. (x)":      1,
+		"by mx.test by mx.test":                 1,
+		"from mx.test by other.test":            0,
+		"from a by mx.test.evil.test; date":     0,
+		"from a by xmx.test for <by@mx.test>":   0,
+		"by":                                    0,
+		"":                                      0,
+		"by other.test (mx.test) with ESMTP; x": 0,
+	} {
+		h, err := ParseHeader([]byte("Received: " + value + "\r\nSubject: by mx.test\r\n"))
+		if err != nil || h.Passes("mx.test") != want {
+			t.Errorf("%q: %d, %v, want %d", value, h.Passes("mx.test"), err, want)
+		}
+	}
+	own := Trace{Helo: "h", IP: "192.0.2.1", By: "mx.test", Protocol: "ESMTP", ID: "ID", At: clock}.Field()
+	if h, _ := ParseHeader([]byte(own + own + "Received: by x\r\n" + own)); h.Passes("mx.test") != 3 {
+		t.Errorf("our own field is not known: %d", h.Passes("mx.test"))
+	}
+}
+
 var receivedShape = regexp.MustCompile(`^Received: from\s+[^\s()<>;]+\s+\(\[192\.0\.2\.1\]\)\r\n\tby\s`)
 
 // Whatever a client says after EHLO, the field says the same and ends where it ends.

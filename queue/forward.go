@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -214,6 +215,8 @@ func (f *flight) wantsReport() bool {
 	return slices.ContainsFunc(f.Envelope.Recipients, func(r Recipient) bool { return slices.Contains(r.Notify, "SUCCESS") })
 }
 
+const refused = "The destination refused the message: "
+
 // refusal is the answer of the first recipient's server, without the address behind the alias.
 func (f *flight) refusal() *reply.Reply {
 	for _, l := range f.legs {
@@ -222,7 +225,9 @@ func (f *flight) refusal() *reply.Reply {
 			if o.Host == "" { // our own words, about a domain that the sender knows nothing of
 				return reply.New(o.Reply.Code, o.Reply.Enhanced, "Mail for <%s> cannot reach the mailbox behind it, and trying again will not help: its owner must mend that", first.name()).Because(o.Reply)
 			}
-			return reply.New(o.Reply.Code, o.Reply.Enhanced, "The destination refused the message: %s", Mask(o.Reply.Text, first.Address, first.name())).Because(o.Reply)
+			// A chain of servers like this one says it once, or nothing else would be left of the text.
+			text := strings.TrimPrefix(Mask(o.Reply.Text, first.Address, first.name()), refused)
+			return reply.New(o.Reply.Code, o.Reply.Enhanced, refused+"%s", text).Because(o.Reply)
 		}
 	}
 	return reply.Internal(errors.New("nobody tried the first recipient"))

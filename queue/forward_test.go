@@ -151,6 +151,29 @@ func TestRefusalHidesTheTarget(t *testing.T) {
 	})
 }
 
+// A refusal that went through a chain of servers like this one keeps its reason: each would else put the
+// same words in front, until nothing else is left of the text.
+func TestRefusalThroughAChain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		said := reply.New(554, "5.4.6", "it is in a loop")
+		for range 10 {
+			r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+				return all(w, Outcome{State: Failed, Host: "mx.one.test", Reply: said})
+			})
+			o := offer(t, "secret@one.test")
+			answer, err := r.Forward(t.Context(), o.Offer, 25*time.Second)
+			if err != nil || answer.Refused == nil {
+				t.Fatalf("%v, %v", answer, err)
+			}
+			o.ended(t)
+			said = answer.Refused
+		}
+		if want := "554 5.4.6 The destination refused the message: it is in a loop"; said.String() != want {
+			t.Error(said)
+		}
+	})
+}
+
 // TestForwardQueuesWhoWouldWait: a group without a free slot, a held recipient, no time to wait, and
 // a success report that somebody wants.
 func TestForwardQueuesWhoWouldWait(t *testing.T) {

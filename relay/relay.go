@@ -125,10 +125,10 @@ func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) er
 // as long as answer_within says, so that they hear from the destination itself.
 func (in *Inbound) Accept(ctx context.Context, tx *Transaction, m *message.Message) (*reply.Reply, error) {
 	began := in.Now()
-	if m.Header.Count("Received") > message.MaxReceived {
-		return nil, reply.New(554, "5.4.6", "The message has been through more than %d servers: it is in a loop", message.MaxReceived)
+	err := in.inLoop(tx, m.Header)
+	if err != nil {
+		return nil, err
 	}
-	var err error
 	if tx.Client.Submission {
 		err = in.completeSubmission(tx, m)
 	} else {

@@ -518,6 +518,27 @@ func TestLoopsEnd(t *testing.T) {
 	if _, _, err := h.deliver(stranger, "", []string{"shop@example.test"}, strings.Repeat(received, 51)+hello); err == nil || !strings.HasPrefix(reply.From(err).String(), "554 5.4.6") {
 		t.Error("51 Received fields:", err)
 	}
+	ours := "Received: from a (b.test [192.0.2.1])\r\n\tby MX.example.test (relayd) with ESMTPS id X\r\n\tfor <a@b.test>; Sun, 22 Nov 2026 12:00:00 +0000\r\n"
+	if _, _, err := h.deliver(stranger, "", []string{"shop@example.test"}, strings.Repeat(ours+received, 5)+hello); err != nil {
+		t.Error("here for the sixth time:", err)
+	}
+	if _, _, err := h.deliver(stranger, "", []string{"shop@example.test"}, strings.Repeat(ours+received, 6)+hello); err == nil || !strings.HasPrefix(reply.From(err).String(), "554 5.4.6") {
+		t.Error("here for the seventh time:", err)
+	}
+	delivered := "Delivered-To: Shop@Example.test\r\nReceived: by b\r\nDelivered-To: me@mailbox.test\r\n"
+	for rcpt, want := range map[string]map[int]string{
+		"shop@example.test": {0: "", 1: "", 2: "554 5.4.6"}, "other@example.test": {2: ""},
+	} {
+		for times, want := range want {
+			got := ""
+			if _, _, err := h.deliver(stranger, "", []string{rcpt}, strings.Repeat(delivered, times)+hello); err != nil {
+				got = reply.From(err).String()[:9]
+			}
+			if got != want {
+				t.Errorf("%s, which it was delivered to %d times: %q, want %q", rcpt, times, got, want)
+			}
+		}
+	}
 }
 
 func TestLogins(t *testing.T) {
