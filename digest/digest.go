@@ -89,6 +89,7 @@ type page struct {
 type group struct {
 	Alias  string `json:"alias"`
 	Target string `json:"target"`
+	Code   string `json:"code"`  // of the reply, with the enhanced one where it has one
 	Reply  string `json:"reply"` // the last one
 	Mails  []mail `json:"mails"`
 	More   int    `json:"more,omitempty"` // that are not among Mails
@@ -135,6 +136,7 @@ func (b *Book) Note(e Entry) {
 
 func (p *page) note(e Entry, now time.Time) {
 	fresh := group{Alias: line(e.Alias.String()), Target: line(e.Target.String()), Reply: line(e.Reply)}
+	fresh.Code = code(fresh.Reply)
 	lines, g := 0, (*group)(nil)
 	for i := range p.Groups {
 		lines += groupLines + len(p.Groups[i].Mails)
@@ -160,7 +162,7 @@ func (p *page) note(e Entry, now time.Time) {
 // isLike reports whether two failures are told as one: replies of one kind often hold the time, or a name
 // for the session.
 func (g *group) isLike(o *group) bool {
-	return g.Target == o.Target && strings.EqualFold(g.Alias, o.Alias) && code(g.Reply) == code(o.Reply)
+	return g.Code == o.Code && g.Target == o.Target && strings.EqualFold(g.Alias, o.Alias)
 }
 
 // code is a reply's code with the enhanced one, where it has one.
@@ -173,7 +175,7 @@ func code(reply string) string {
 }
 
 // line makes what others said fit for a part of a line.
-func line(s string) string { return message.OneLine(s, maxText) }
+func line(s string) string { return message.OneLine(s[:min(len(s), 10*maxText)], maxText) }
 
 // Run sends digests when they are due and saves what was noted, until ctx ends. Close saves the rest.
 func (b *Book) Run(ctx context.Context, send Send) {
