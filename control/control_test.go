@@ -184,7 +184,7 @@ func TestShapeOfTheQueue(t *testing.T) {
 		`{"address":"c@two.example","state":"waiting","attempts":2,"last_reply":"","next":"2026-06-01T12:01:00Z"}],` +
 		`"next":"2026-06-01T12:01:00Z"`
 	second := `{"id":"BBBBBBBB","sender":"","size":0,"received":"2026-06-01T12:00:00.000000001Z","state":"held","recipients":[` +
-		`{"address":"postmaster@x.example","state":"held","attempts":0,"last_reply":""}],"next":null}`
+		`{"address":"postmaster@x.example","state":"held","attempts":0,"last_reply":"","held_by_admin":true}],"held_by_admin":true,"next":null}`
 	if got, want := get(t, c, "POST", "/queue/list"), "["+first+"},"+second+"]"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"relayd/queue"
@@ -17,6 +18,7 @@ type Message struct {
 	State      string      `json:"state"` // waiting or held
 	Next       time.Time   `json:"next"`
 	Recipients []Recipient `json:"recipients"`
+	ByAdmin    bool        `json:"held_by_admin,omitempty"` // and not for a cause, of any recipient
 }
 
 // A shownMessage is a Message as it is written.
@@ -48,6 +50,7 @@ type Recipient struct {
 	LastHost  string    `json:"last_host,omitempty"`
 	LastTry   time.Time `json:"last_try,omitzero"`
 	Next      time.Time `json:"next,omitzero"`
+	ByAdmin   bool      `json:"held_by_admin,omitempty"` // it is not tried until `queue-release`
 	// Only `queue-show` has these.
 	Trying  bool        `json:"trying,omitempty"`  // an attempt goes on
 	History []queue.Run `json:"history,omitempty"` // of the attempts that have ended, oldest first
@@ -74,12 +77,18 @@ func (d Detail) MarshalJSON() ([]byte, error) {
 // newMessage is the view of an envelope.
 func newMessage(e *queue.Envelope) Message {
 	m := Message{ID: e.ID, Sender: e.Sender.String(), Size: e.Size, Received: e.Received, State: string(queue.Held), Recipients: []Recipient{}}
+	forCause := false
 	for _, r := range e.Recipients {
 		v := Recipient{Address: r.Address.String(), Alias: r.Alias.String(), State: string(r.State), Attempts: r.Attempts,
 			LastReply: r.LastReply, LastHost: r.LastHost, LastTry: r.LastTry}
-		if r.State == queue.Waiting {
+		v.ByAdmin = heldByAdmin(&r)
+		switch {
+		case r.State == queue.Waiting:
 			m.State = string(queue.Waiting)
+		case r.State == queue.Held && !v.ByAdmin:
+			forCause = true
 		}
+		m.ByAdmin = m.ByAdmin || v.ByAdmin
 		if r.Scheduled() {
 			v.Next = r.Next
 			if m.Next.IsZero() || r.Next.Before(m.Next) {
@@ -88,7 +97,14 @@ func newMessage(e *queue.Envelope) Message {
 		}
 		m.Recipients = append(m.Recipients, v)
 	}
+	m.ByAdmin = m.ByAdmin && !forCause && m.State == string(queue.Held)
 	return m
+}
+
+// heldByAdmin tells what `queue-hold` holds from what waits for a cause to be mended: that is tried
+// every few hours, or its reply says that it is held.
+func heldByAdmin(r *queue.Recipient) bool {
+	return r.State == queue.Held && !r.Scheduled() && !strings.HasPrefix(r.LastReply, "held: ")
 }
 
 // newDetail is the view of an envelope with all that is known, but for the header.

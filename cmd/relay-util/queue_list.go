@@ -130,5 +130,13 @@ func (t *tool) tabulateMessages(ctx context.Context, client *control.Client, l *
 }
 
 func (t *tool) messageRow(m control.Message) string {
-	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", m.ID, size(m.Size), t.when(m.Received), m.State, t.next(m), sender(m), recipients(m))
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", m.ID, size(m.Size), t.when(m.Received), state(m.State, m.ByAdmin), t.next(m), sender(m), recipients(m))
+}
+
+// state tells mail that somebody holds from mail that is held until a cause is mended.
+func state(name string, byAdmin bool) string {
+	if byAdmin {
+		return name + " (by you)"
+	}
+	return name
 }

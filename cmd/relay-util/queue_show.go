@@ -36,7 +36,7 @@ func (t *tool) printDetail(d control.Detail) error {
 	if d.User != "" {
 		fmt.Fprintf(tw, "user:\t%s\n", oneLine(d.User))
 	}
-	fmt.Fprintf(tw, "received:\t%s\nsize:\t%s\nstate:\t%s\nnext:\t%s\n", t.when(d.Received), size(d.Size), d.State, t.next(d.Message))
+	fmt.Fprintf(tw, "received:\t%s\nsize:\t%s\nstate:\t%s\nnext:\t%s\n", t.when(d.Received), size(d.Size), state(d.State, d.ByAdmin), t.next(d.Message))
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (t *tool) printRecipient(r control.Recipient) error {
 	if r.Alias != "" {
 		t.say("  for %s", oneLine(r.Alias))
 	}
-	line := fmt.Sprintf("  %s after %s", r.State, count(r.Attempts, "attempt"))
+	line := fmt.Sprintf("  %s after %s", state(r.State, r.ByAdmin), count(r.Attempts, "attempt"))
 	switch {
 	case r.Trying:
 		line += ", the last of them is under way"

@@ -34,7 +34,7 @@ func TestQueueList(t *testing.T) {
 	want := [][]string{
 		strings.Fields("ID SIZE RECEIVED STATE NEXT SENDER RECIPIENTS"),
 		strings.Fields("AAAAAAAA 48B 2h ago waiting in 4m me@example.org you@gmail.com"),
-		strings.Fields("BBBBBBBB 48B 30s ago held - <> a@x.example, c@x.example, d@x.example, and 1 more"),
+		strings.Fields("BBBBBBBB 48B 30s ago held (by you) - <> a@x.example, c@x.example, d@x.example, and 1 more"),
 	}
 	if !reflect.DeepEqual(words[:2], want[:2]) || !slices.Equal(words[2][4:], want[2][4:]) {
 		t.Errorf("the table is\n%s", out)
