@@ -87,3 +87,12 @@ func mustRun(t testing.TB, cmd *exec.Cmd) string {
 	}
 	return string(out)
 }
+
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
