@@ -28,6 +28,8 @@ type Options struct {
 	Connections int    // at once; 1 when 0
 	Size        int    // of a body in bytes, about
 	Prefix      string // of the IDs, to tell runs apart
+	// Again are IDs that are sent before new ones, as a sender does who had no answer.
+	Again []string
 	// Every is how often each connection sends; 0: as soon as it has its answer.
 	Every time.Duration
 	// Accepted is called for every message that was accepted, as soon as the answer is there, from
@@ -37,11 +39,13 @@ type Options struct {
 
 // A Generator is one run. Its methods are safe for concurrent use.
 type Generator struct {
-	opt      Options
-	next     atomic.Int64
-	mu       sync.Mutex
-	accepted []string
-	more     chan struct{} // closed and replaced at every accepted message
+	opt        Options
+	next       atomic.Int64
+	mu         sync.Mutex
+	accepted   []string
+	unanswered []string
+	forwarded  int
+	more       chan struct{} // closed and replaced at every accepted message
 }
 
 // New makes a Generator that has not sent anything yet.
@@ -67,6 +71,19 @@ func (g *Generator) Accepted() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]string(nil), g.accepted...)
+}
+
+// Unanswered returns the IDs of Again, and of those that were begun, which the server has not accepted.
+// It is called after Run.
+func (g *Generator) Unanswered() []string {
+	return append(g.unanswered, g.opt.Again[min(int(g.next.Load()), len(g.opt.Again)):]...)
+}
+
+// Forwarded counts the messages that the server said it had forwarded already when it accepted them.
+func (g *Generator) Forwarded() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.forwarded
 }
 
 // Wait returns when n messages were accepted, or with ctx's error.
@@ -138,32 +155,58 @@ type smtpError struct{ err error }
 func (e *smtpError) Error() string { return "refused: " + e.err.Error() }
 func (e *smtpError) Unwrap() error { return e.err }
 
-// send submits one message and notes it if it was accepted.
+// id is that of the next message to be sent.
+func (g *Generator) id() string {
+	n := int(g.next.Add(1))
+	if n <= len(g.opt.Again) {
+		return g.opt.Again[n-1]
+	}
+	return fmt.Sprintf("%s-%d", g.opt.Prefix, n-len(g.opt.Again))
+}
+
+// send submits one message and notes what became of it.
 func (g *Generator) send(c *smtp.Client) error {
-	id := fmt.Sprintf("%s-%d", g.opt.Prefix, g.next.Add(1))
-	if err := c.Mail(g.opt.From); err != nil {
-		return refusal(err)
-	}
-	if err := c.Rcpt(g.opt.To); err != nil {
-		return refusal(err)
-	}
-	w, err := c.Data()
-	if err != nil {
-		return refusal(err)
-	}
-	fmt.Fprintf(w, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n%s: %s\r\n%s: %d\r\n\r\n%s", g.opt.From, g.opt.To, field, id, sizeField, g.opt.Size, body(id, g.opt.Size))
-	if err := w.Close(); err != nil { // the answer to the final dot
-		return refusal(err)
-	}
-	if g.opt.Accepted != nil {
+	id := g.id()
+	answer, err := g.submit(c, id)
+	if err == nil && g.opt.Accepted != nil {
 		g.opt.Accepted(id)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err != nil {
+		g.unanswered = append(g.unanswered, id)
+		return refusal(err)
+	}
+	if strings.Contains(answer, "forwarded as") {
+		g.forwarded++
+	}
 	g.accepted = append(g.accepted, id)
 	close(g.more)
 	g.more = make(chan struct{})
 	return nil
+}
+
+// submit returns the answer to the final dot.
+func (g *Generator) submit(c *smtp.Client, id string) (answer string, err error) {
+	if err := c.Mail(g.opt.From); err != nil {
+		return "", err
+	}
+	if err := c.Rcpt(g.opt.To); err != nil {
+		return "", err
+	}
+	if err := c.Text.PrintfLine("DATA"); err != nil { // Client.Data keeps the answer to itself
+		return "", err
+	}
+	if _, _, err := c.Text.ReadResponse(354); err != nil {
+		return "", err
+	}
+	w := c.Text.DotWriter()
+	fmt.Fprintf(w, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n%s: %s\r\n%s: %d\r\n\r\n%s", g.opt.From, g.opt.To, field, id, sizeField, g.opt.Size, body(id, g.opt.Size))
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	_, answer, err = c.Text.ReadResponse(250)
+	return answer, err
 }
 
 // refusal tells an answer from a connection that broke. 421 comes with the end of a connection.

@@ -18,11 +18,12 @@ type Site struct {
 	Dir      string
 	programs string // the folder that the programs are in
 	state    string
+	within   string // how long a sender waits for the destination's answer
 }
 
 // Furnish builds the programs into dir and writes their files beside them.
 func Furnish(dir, smarthost string) (*Site, error) {
-	s := &Site{Dir: dir, programs: dir, state: filepath.Join(dir, "state")}
+	s := &Site{Dir: dir, programs: dir, state: filepath.Join(dir, "state"), within: "0s"}
 	if err := s.write(smarthost); err != nil {
 		return nil, err
 	}
@@ -33,14 +34,20 @@ func Furnish(dir, smarthost string) (*Site, error) {
 
 // Beside is another site with the same programs: its files are in dir, its state folder is state.
 func (s *Site) Beside(dir, state, smarthost string) (*Site, error) {
-	other := &Site{Dir: dir, programs: s.programs, state: state}
+	other := &Site{Dir: dir, programs: s.programs, state: state, within: s.within}
 	return other, other.write(smarthost)
 }
 
-// write makes the files of a site. Without a smarthost its mail goes to mail exchangers. No sender
-// waits for the destination's answer, for what is measured is the queue.
+// AnswerWithin has senders wait so long for the destination's answer; smarthost is as for Furnish.
+// Until then none waits, for what is mostly measured is the queue.
+func (s *Site) AnswerWithin(within, smarthost string) error {
+	s.within = within
+	return s.write(smarthost)
+}
+
+// write makes the files of a site. Without a smarthost its mail goes to mail exchangers.
 func (s *Site) write(smarthost string) error {
-	conf := fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[limits]\ncatchall_addresses = 0\n[forward]\nanswer_within = \"0s\"\n", s.state)
+	conf := fmt.Sprintf("hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n[limits]\ncatchall_addresses = 0\n[forward]\nanswer_within = %q\n", s.state, s.within)
 	if smarthost != "" {
 		conf += fmt.Sprintf("[outbound]\nsmarthost = \"smtp://%s\"\n", smarthost)
 	}
