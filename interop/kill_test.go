@@ -5,6 +5,7 @@ package interop
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -86,4 +87,55 @@ func missing(accepted map[string]bool, copies map[string]int) (ids []string) {
 		}
 	}
 	return ids
+}
+
+// TestKillForwarding: kill -9 while the sender waits for the destination. What was answered 250 is
+// there, and what was not, and was sent again, is there twice at most.
+func TestKillForwarding(t *testing.T) {
+	kills := 4
+	if full() {
+		kills = 40
+	}
+	s, snk := newWorld(t, sink.Options{Reply: func(stage, _ string, _ int) string {
+		if stage == "dot" {
+			time.Sleep(rand.N(20 * time.Millisecond))
+		}
+		return ""
+	}}, "[limits]\ncatchall_addresses = 0\n")
+	accepted := map[string]bool{}
+	var again []string
+	forwarded := 0
+	for round := range kills + 1 {
+		d := s.start()
+		g := load.New(load.Options{Addr: d.address("smtp"), From: "stranger@elsewhere.test", To: "any@example.test",
+			Connections: 2, Size: 1000, Prefix: fmt.Sprint(round), Again: again}) // more connections would be queued
+		ended := make(chan error, 1)
+		go func() { ended <- g.Run(context.Background()) }()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		if err := g.Wait(ctx, len(again)+rand.N(30)); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		cancel()
+		time.Sleep(rand.N(20 * time.Millisecond))
+		d.kill()
+		if err := <-ended; err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		for _, id := range g.Accepted() {
+			accepted[id] = true
+		}
+		again = g.Unanswered()
+		forwarded += g.Forwarded()
+	}
+	copies, duplicates := countIDs(snk), 0
+	for id, n := range copies {
+		if n > 2 {
+			t.Errorf("%s is there %d times", id, n)
+		}
+		duplicates += n - 1
+	}
+	if lost := missing(accepted, copies); len(lost) > 0 || forwarded != len(accepted) {
+		t.Errorf("%d of %d were forwarded; lost: %v", forwarded, len(accepted), lost)
+	}
+	t.Logf("%d kills while forwarding: %d answered 250, all of them there, %d duplicates", kills+1, len(accepted), duplicates)
 }

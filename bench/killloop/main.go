@@ -168,7 +168,7 @@ func (c *campaign) round(relay *site.Site, round int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err = g.Wait(ctx, least)
-	if c.forward { // else it would always be just after an answer
+	if c.forward || c.every > 0 { // else it would always be just after an answer
 		time.Sleep(rand.N(20 * time.Millisecond))
 	}
 	c.tally.setDead(true)

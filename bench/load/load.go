@@ -60,7 +60,12 @@ func (g *Generator) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	errs := make([]error, g.opt.Connections)
 	for i := range errs {
-		wg.Go(func() { errs[i] = g.connection(ctx) })
+		wg.Go(func() {
+			// One after the other, for in step they would send in bursts.
+			if pause(ctx, g.opt.Every*time.Duration(i)/time.Duration(len(errs))) == nil {
+				errs[i] = g.connection(ctx)
+			}
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
