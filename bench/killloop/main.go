@@ -11,9 +11,9 @@
 // been written when the kill came. Those that it took only after the kill, from what lay in the
 // network's buffers, are told apart: no record could have been written of them.
 //
-// With -forward the sender waits for the answer of the destination, which takes some random
-// milliseconds, and sends once more what was not answered. A message may be there twice then, and
-// one that is there more often is a failure.
+// With -forward two connections send, and wait for the answer of the destination, which takes some
+// random milliseconds. What was not answered they send once more. A message may be there twice then,
+// and one that is there more often is a failure.
 package main
 
 import (
@@ -158,7 +158,7 @@ func (c *campaign) round(relay *site.Site, round int) error {
 	c.tally.setDead(false)
 	connections, least := 20, c.each+round%17
 	if c.forward { // more than relayd begins with at once at one destination would be queued
-		connections, least = 2, 1+rand.N(c.each)
+		connections, least = 2, len(c.again)+rand.N(c.each)
 	}
 	c.sentAgain += len(c.again)
 	g := load.New(load.Options{Addr: d.Addr, From: "stranger@elsewhere.test", To: "anything@example.test", Connections: connections,
