@@ -18,7 +18,11 @@ func (v *Verdict) AuthenticationResults() string {
 	f := folder{}
 	f.word("Authentication-Results:")
 	f.word(value(v.hostname) + ";")
-	results := v.spfResults()
+	var results [][]string
+	if v.IPRev.Result != None {
+		results = append(results, v.iprevResult())
+	}
+	results = append(results, v.spfResults()...)
 	results = append(results, v.dkimResults()...)
 	results = append(results, v.dmarcResult())
 	for i, words := range results {

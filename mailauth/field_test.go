@@ -19,28 +19,33 @@ func TestAuthenticationResults(t *testing.T) {
 	}{
 		"all pass": {story{zone: passes + rejecting + "mail.client.example TXT v=spf1 +all\n", sender: me, from: me, signers: []string{"example.org"}},
 			"Authentication-Results: mx.relay.example;\r\n" +
+				" iprev=permerror policy.iprev=192.0.2.1;\r\n" +
 				" spf=pass smtp.mailfrom=example.org;\r\n" +
 				" spf=pass smtp.helo=mail.client.example;\r\n" +
 				" dkim=pass header.d=example.org header.s=sel header.a=ed25519-sha256;\r\n" +
 				" dmarc=pass (p=reject) header.from=example.org\r\n"},
 		"nothing": {story{sender: me, from: me},
 			"Authentication-Results: mx.relay.example;\r\n" +
+				" iprev=permerror policy.iprev=192.0.2.1;\r\n" +
 				" spf=none smtp.mailfrom=example.org;\r\n" +
 				" dkim=none;\r\n" +
 				" dmarc=none header.from=example.org\r\n"},
 		"a null sender": {story{zone: "_dmarc.example.org TXT v=DMARC1; p=reject; t=y", from: me},
 			"Authentication-Results: mx.relay.example;\r\n" +
+				" iprev=permerror policy.iprev=192.0.2.1;\r\n" +
 				" spf=none smtp.helo=mail.client.example;\r\n" +
 				" dkim=none;\r\n" +
 				" dmarc=fail (p=reject t=y) header.from=example.org\r\n"},
 		"no answers": {story{zone: "example.org FAIL\n_dmarc.example.org FAIL\nsel._domainkey.example.org FAIL TXT", sender: me, from: me, signers: []string{"example.org"}},
 			"Authentication-Results: mx.relay.example;\r\n" +
+				" iprev=permerror policy.iprev=192.0.2.1;\r\n" +
 				" spf=temperror reason=\"DNS does not answer\" smtp.mailfrom=example.org;\r\n" +
 				" dkim=temperror reason=\"key unavailable: DNS does not answer\"\r\n" +
 				" header.d=example.org header.s=sel header.a=ed25519-sha256;\r\n" +
 				" dmarc=temperror reason=\"DNS does not answer\" header.from=example.org\r\n"},
 		"no author": {story{zone: "example.org TXT v=spf1 nonsense", sender: me, from: "nobody"},
 			"Authentication-Results: mx.relay.example;\r\n" +
+				" iprev=permerror policy.iprev=192.0.2.1;\r\n" +
 				" spf=permerror reason=\"syntax error in ?nonsense?\" smtp.mailfrom=example.org;\r\n" +
 				" dkim=none;\r\n" +
 				" dmarc=none reason=\"the From field is not an address: ?nobody?\"\r\n"},

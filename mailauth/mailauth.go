@@ -1,5 +1,6 @@
 // Package mailauth finds out whether a message comes from where it says: by SPF (RFC 7208), DKIM
-// (RFC 6376, through package dkim and its guards) and DMARC (RFC 9989). Check gives one Verdict,
+// (RFC 6376, through package dkim and its guards) and DMARC (RFC 9989), and what reverse DNS calls the
+// client (RFC 8601 section 3). Check gives one Verdict,
 // which knows the Authentication-Results field to put in front (RFC 8601), whether a forwarding
 // relay is to refuse the message, and the facts that others decide by.
 //
@@ -85,6 +86,7 @@ func (c *Checker) Check(ctx context.Context, m Message) (*Verdict, error) {
 
 	var tasks sync.WaitGroup
 	tasks.Go(func() { v.SPF, v.HeloSPF = c.checkSPF(asking, m) })
+	tasks.Go(func() { v.IPRev = checkIPRev(asking, w.Resolver, v.client) }) // no answer of it is waited for
 	tasks.Go(func() {
 		if fromErr == nil {
 			v.DMARC.discover(asking, walker, from)

@@ -15,6 +15,7 @@ type Verdict struct {
 	DKIM    []dkim.Result   // of the signatures from the top, at most ten
 	From    address.Address // the one author; zero where there is not exactly one, and DMARC.Err says why
 	DMARC   DMARC
+	IPRev   IPRev // decides nothing
 
 	hostname string
 	client   netip.Addr
@@ -37,6 +38,19 @@ func (v *Verdict) Authentic() bool {
 		return false
 	}
 	return v.SPF.Result == Pass || v.DMARC.Result == Pass && guess(v.sender.Domain) == guess(v.From.Domain)
+}
+
+// Shown is the organisational domain that the message has been shown to be from: that of its author
+// if SPF or DKIM passed in alignment with it, else one that SPF passed for; "" if there is none. It is
+// told by the public suffix list.
+func (v *Verdict) Shown() string {
+	switch {
+	case v.DMARC.SPF || v.DMARC.DKIM:
+		return guess(v.From.Domain)
+	case v.SPF.Result == Pass:
+		return guess(v.SPF.Domain)
+	}
+	return ""
 }
 
 // Aligned reports whether SPF or DKIM passed for an author in a domain. For the domain of From it

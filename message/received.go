@@ -33,6 +33,7 @@ func (h Header) Passes(host string) int {
 // Trace is what a Received field tells (RFC 5321 section 4.4).
 type Trace struct {
 	Helo, IP string // who sent it; both empty for a submitter, whose whereabouts are nobody's business
+	Name     string // the domain that reverse DNS gives IP and that leads back to it; "" if there is none
 	By       string // our hostname
 	Protocol string // "ESMTPS" and its kin, RFC 3848
 	ID       string // the queue ID
@@ -47,7 +48,7 @@ type Trace struct {
 func (t Trace) Field() string {
 	var clauses [][]string
 	if t.IP != "" {
-		clauses = append(clauses, []string{"from", Token(t.Helo), "([" + ipLiteral(t.IP) + "])"})
+		clauses = append(clauses, append([]string{"from", Token(t.Helo)}, t.tcpInfo()...))
 	}
 	clauses = append(clauses, []string{"by", t.By, "(relayd)", "with", t.Protocol, "id", t.ID})
 	if t.TLS != nil {
@@ -61,6 +62,15 @@ func (t Trace) Field() string {
 	last := clauses[len(clauses)-1]
 	last[len(last)-1] += ";"
 	return folded("Received:", append(clauses, []string{Date(t.At)}))
+}
+
+// tcpInfo is what is known of the client by its address.
+func (t Trace) tcpInfo() []string {
+	literal := "[" + ipLiteral(t.IP) + "])"
+	if t.Name == "" {
+		return []string{"(" + literal}
+	}
+	return []string{"(" + Token(t.Name), literal}
 }
 
 // maxLine is how long a line should be at most, in octets without its CRLF (RFC 5322 section 2.1.1).

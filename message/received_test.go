@@ -17,6 +17,8 @@ func TestReceived(t *testing.T) {
 	}{
 		{"in", Trace{Helo: "client.example", IP: "192.0.2.1", By: "mx.example.org", Protocol: "ESMTP", ID: "ID", For: "a@b.org", At: clock},
 			"Received: from client.example ([192.0.2.1])\r\n\tby mx.example.org (relayd) with ESMTP id ID\r\n\tfor <a@b.org>;\r\n\tSun, 22 Nov 2026 09:30:00 +0100\r\n"},
+		{"with a name", Trace{Helo: "client.example", IP: "192.0.2.1", Name: "mail.client.example", By: "mx.example.org", Protocol: "ESMTP", ID: "ID", At: clock},
+			"Received: from client.example (mail.client.example [192.0.2.1])\r\n\tby mx.example.org (relayd) with ESMTP id ID;\r\n\tSun, 22 Nov 2026 09:30:00 +0100\r\n"},
 		{"submitted over TLS", Trace{By: "mx.example.org", Protocol: "ESMTPSA", ID: "ID", At: clock,
 			TLS: &tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}},
 			"Received: by mx.example.org (relayd) with ESMTPSA id ID\r\n\t(version=TLS1.3 cipher=TLS_AES_128_GCM_SHA256);\r\n\tSun, 22 Nov 2026 09:30:00 +0100\r\n"},

@@ -185,6 +185,14 @@ func (tx *Transaction) disposition() error {
 	return refusal
 }
 
+// clientName is what reverse DNS calls the client, if that leads back to it.
+func (tx *Transaction) clientName() string {
+	if tx.verdict == nil {
+		return ""
+	}
+	return tx.verdict.IPRev.Name
+}
+
 // proven reports whether SPF or DKIM has shown that the message is from its author's domain.
 func (tx *Transaction) proven() bool {
 	return tx.verdict != nil && !tx.verdict.From.IsNull() && tx.verdict.Aligned(tx.verdict.From.Domain)

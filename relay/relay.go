@@ -194,7 +194,7 @@ func storeReply(err error) error {
 func (in *Inbound) received(tx *Transaction) string {
 	t := message.Trace{By: in.Config.Hostname, Protocol: tx.protocol(), ID: tx.ID, TLS: tx.Client.TLS, At: in.Now()}
 	if tx.Client.User.IsNull() {
-		t.Helo, t.IP = tx.Client.Helo, tx.Client.IP.String()
+		t.Helo, t.IP, t.Name = tx.Client.Helo, tx.Client.IP.String(), tx.clientName()
 	}
 	if len(tx.accepted) == 1 {
 		t.For = tx.accepted[0].Address.String()
