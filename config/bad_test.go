@@ -25,7 +25,7 @@ func TestBad(t *testing.T) {
 		{host + "Post-Master = \"\"", "f:2: unknown key Post-Master: did you mean postmaster?"},
 		{host + "dmarc = \"off\"", "f:2: unknown key dmarc: dmarc belongs in domains/DOMAIN/domain.toml"},
 		{host + "[tls]\nversion = 3", "f:3: unknown key tls.version: there are only allow_self_signed"},
-		{host + "\"limits.recipients\" = 3", "f:2: unknown key \"limits.recipients\": there are only hostname, postmaster, state_dir, [listen], [limits], [tls], [dns], [outbound], [queue], [forward], [mailbox], [acme], [auth], [aliases], [log]"},
+		{host + "\"limits.recipients\" = 3", "f:2: unknown key \"limits.recipients\": there are only hostname, postmaster, state_dir, [listen], [limits], [tls], [dns], [outbound], [queue], [forward], [mailbox], [filter], [acme], [auth], [aliases], [log]"},
 		{host + "[outbound]\nsmarthost = { url = \"\" }", "f:3: outbound.smarthost: must be text in double quotes, not a table"},
 
 		// wrong types
@@ -112,6 +112,15 @@ func TestBad(t *testing.T) {
 		{host + "[log]\nprivacy = \"no-adress\"", `f:3: log.privacy: must be "full", "no-ip", "no-address" or "none", not "no-adress": did you mean "no-address"?`},
 		{host + "[log]\nprivacy = \"everything\"", `f:3: log.privacy: must be "full", "no-ip", "no-address" or "none", not "everything"`},
 		{host + "[mailbox]\nlmtp = \"tcp:dovecot:25\"", "f:3: mailbox.lmtp: port 25 is for SMTP: LMTP servers listen on a port of their own, like 24"},
+		{host + "[filter]\ndnsbl = [\"zen\", \"a.example\", \"A.example\"]", "f:3: filter.dnsbl: \"zen\": \"zen\" is not a full domain name: write one like \"mx.example.com\"\n" +
+			"f:3: filter.dnsbl: \"A.example\" stands twice"},
+		{host + "[filter]\nrspamd = \"127.0.0.1:11333\"", `f:3: filter.rspamd: write the URL of rspamd's worker, like "http://127.0.0.1:11333", or "unix:" and the path of its socket`},
+		{host + "[filter]\nrspamd = \"http://me:hunter2@h:1\"", "f:3: filter.rspamd: has more in it than a host and a port: the password belongs into a file, named in password_file"},
+		{host + "[filter]\nrspamd = \"unix:rspamd.sock\"", `f:3: filter.rspamd: write the whole path of the socket behind "unix:", like "unix:/run/rspamd/normal.sock"`},
+		{host + "[filter]\npassword_file = \"pw\"", "f:3: filter.password_file: is of no use without rspamd"},
+		{host + "[filter]\nmilter = [\"inet:127.0.0.1\", \"/run/x\", \"unix:x\"]", `f:3: filter.milter: "inet:127.0.0.1": write "inet:" and a host and port, like "inet:127.0.0.1:8891", or "unix:" and the path of a socket` + "\n" +
+			`f:3: filter.milter: "/run/x": write "inet:" and a host and port, like "inet:127.0.0.1:8891", or "unix:" and the path of a socket` + "\n" +
+			`f:3: filter.milter: "unix:x": write the whole path of the socket behind "unix:", like "unix:/run/opendkim/opendkim.sock"`},
 		{host + "[acme]\nenabled = true", `f:3: acme.enabled: http-01 needs a listener: write http = [":80"] under [listen]`},
 		{host + "[acme]\nenabled = true\nchallenge = \"dns-01\"", "f:4: acme.challenge: dns-01 needs the name of your DNS provider in acme.provider"},
 		{host + "[acme]\nprovider = \"ovh\"", `f:3: acme.provider: is only for challenge = "dns-01", and the challenge is "http-01"`},

@@ -48,6 +48,7 @@ type Config struct {
 	Queue    Queue
 	Forward  Forward
 	Mailbox  Mailbox
+	Filter   Filter
 	ACME     ACME
 	Auth     Auth
 	Aliases  Aliases
@@ -181,6 +182,7 @@ func Default() *Config {
 			MaxMessages:  2_000_000,
 		},
 		Forward: Forward{AnswerWithin: Duration(25 * time.Second)},
+		Filter:  Filter{DNSBL: []string{}, Milter: []string{}},
 		ACME: ACME{
 			Directory: "https://acme-v02.api.letsencrypt.org/directory",
 			Challenge: ChallengeHTTP,

@@ -239,6 +239,7 @@ func FuzzParse(f *testing.F) {
 		host + "[outbound]\nsmarthost = \"submission://me%40x@[::1]:587\"\npassword_file = \"pw\"\n",
 		host + "[outbound.to.\"A.example\"]\nsmarthost = \"smtp://h\"\n[mailbox]\nlmtp = \"unix:/x\"\n",
 		host + "[dns]\ntrusted = true\n[outbound.tls]\n\"*\" = \"may\"\n\".x.example\" = \"verify\"\n",
+		host + "[filter]\ndnsbl = [\"Zen.example\"]\nrspamd = \"http://h:1/\"\nmilter = [\"inet:[::1]:1\", \"unix:/x\"]\n",
 		host + "[mailbox]\nlmtp = \"tcp:[::1]:24\"\n", host + "outbound.from = { \"b.example\" = { smarthost = \"\" } }\n",
 		host + "[dns]\nservers = [\"::1\",\n \"1.2.3.4:5\"]\n[acme.dns]\nx = \"y\"\n", "\ufeff" + host,
 		host + "limits = { message_size = \"1GB\", \"connections\" = 1_000 }\n[listen]\nsmtp = [\"[::]:25\", \"systemd:x\"]\n",

@@ -68,11 +68,14 @@ func findStateDir(text string) (dir string, ok bool) {
 	return dir, doc.err() == nil
 }
 
-// readPasswords reads the passwords of all smarthosts.
+// readPasswords reads the passwords of all smarthosts and that of rspamd.
 func (c *Config) readPasswords(doc *document) {
 	out := &c.Outbound
 	if doc.sound("outbound.password_file") {
 		out.Smarthost.Password = c.readPassword(out.PasswordFile, doc.complaints("outbound.password_file"))
+	}
+	if doc.sound("filter.password_file") {
+		c.Filter.Rspamd.Password = c.readPassword(c.Filter.PasswordFile, doc.complaints("filter.password_file"))
 	}
 	for name, table := range map[string]map[string]Way{"to": out.To, "from": out.From} {
 		for domain, way := range table {
@@ -83,7 +86,7 @@ func (c *Config) readPasswords(doc *document) {
 	}
 }
 
-// readPassword reads a smarthost's password: the one line of its file. A path that is not absolute
+// readPassword reads a password: the one line of its file. A path that is not absolute
 // starts at Dir.
 func (c *Config) readPassword(file string, bad complaints) string {
 	if file == "" {

@@ -55,6 +55,11 @@ func (c *Config) settings() []setting {
 
 		{"mailbox.lmtp", &c.Mailbox.LMTP, lmtpServer(&c.Mailbox.LMTP)},
 
+		{"filter.dnsbl", &c.Filter.DNSBL, eachOnce(&c.Filter.DNSBL, qualified)},
+		{"filter.rspamd", &c.Filter.Rspamd, nil},
+		{"filter.password_file", &c.Filter.PasswordFile, nil},
+		{"filter.milter", &c.Filter.Milter, eachOnce(&c.Filter.Milter, milterSocket)},
+
 		{"acme.enabled", &c.ACME.Enabled, nil},
 		{"acme.email", &c.ACME.Email, optionalAddress(&c.ACME.Email)},
 		{"acme.directory", &c.ACME.Directory, httpsURL(&c.ACME.Directory)},
@@ -79,6 +84,7 @@ func (c *Config) crossCheck(doc *document) {
 	}
 	c.checkListen(doc)
 	c.checkSmarthost(doc)
+	c.checkFilter(doc)
 	c.checkACME(doc)
 	// The default may exceed a short lifetime that someone sets; only a warning that was asked for
 	// and can never come is worth a complaint.

@@ -2,10 +2,8 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,13 +103,7 @@ const lmtpPort = 24
 func lmtpServer(p *string) func(complaints) {
 	return optional(p, func(s string) (string, error) {
 		if path, ok := strings.CutPrefix(s, "unix:"); ok {
-			switch {
-			case !filepath.IsAbs(path) || strings.Contains(path, "\x00"):
-				return "", errors.New(`write the whole path of the socket behind "unix:", like "unix:/run/dovecot/lmtp"`)
-			case len(path) > maxSocketPath:
-				return "", fmt.Errorf("the path of the socket is longer than %d bytes", maxSocketPath)
-			}
-			return s, nil
+			return s, socketPath(path, "unix:/run/dovecot/lmtp")
 		}
 		host, port, err := smarthostAddress(strings.TrimPrefix(s, "tcp:"), lmtpPort)
 		switch {

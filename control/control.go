@@ -17,6 +17,7 @@ type Status struct {
 	Listeners   []Listener     `json:"listeners"`
 	Connections int            `json:"connections"`
 	IPv6        string         `json:"ipv6,omitempty"` // how it is used for mail that leaves, in a sentence
+	Filters     Filters        `json:"filters"`
 	Queue       QueueStatus    `json:"queue"`
 	Health      Health         `json:"health"`
 	Domains     []DomainStatus `json:"domains"`
@@ -29,6 +30,16 @@ type Status struct {
 type Listener struct {
 	Service string `json:"service"` // smtp, submission or submissions
 	Address string `json:"address"`
+}
+
+// Filters are who is asked about mail of strangers, and how much was refused for it since the start:
+// transactions because of a list in DNS, else messages.
+type Filters struct {
+	Uses    []string `json:"uses"`
+	DNSBL   uint64   `json:"dnsbl"`
+	Rspamd  uint64   `json:"rspamd"`
+	Milter  uint64   `json:"milter"`
+	Suspect uint64   `json:"suspect"` // put off, for what came the same way before
 }
 
 // QueueStatus is the queue in numbers.

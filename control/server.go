@@ -101,6 +101,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	st := s.daemon.Status()
 	// A list is written as one even if nothing is in it.
 	st.Listeners = append([]Listener{}, st.Listeners...)
+	st.Filters.Uses = append([]string{}, st.Filters.Uses...)
 	st.Health.Damaged = append([]string{}, st.Health.Damaged...)
 	st.Domains = append([]DomainStatus{}, st.Domains...)
 	st.Certs = append([]Certificate{}, st.Certs...)

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"relayd/filter"
 	"relayd/queue"
 )
 
@@ -23,6 +24,7 @@ type Sources struct {
 	Counts      func() queue.Counts
 	Groups      func() []queue.GroupStatus
 	Connections func() int // of clients, now
+	Filtered    func() filter.Counts
 	Now         func() time.Time
 }
 
@@ -77,6 +79,7 @@ var (
 	syncs       = describe("queue_syncs_total", "How often the journal was synced to disk.")
 	commits     = describe("queue_commits_total", "Changes that waited for a sync; several share one.")
 	syncTime    = describe("queue_sync_seconds_total", "Time that syncs of the journal took.")
+	filtered    = describe("filtered_total", "What was refused for what others say of it: transactions by a DNS list, else messages; suspects are put off.", "by")
 	connections = describe("smtp_connections", "Connections of clients, now.")
 )
 
@@ -85,7 +88,7 @@ type collector struct{ src Sources }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{messages, held, size, oldest, segments, waiting, slots, used, attempts, running, syncs, commits, syncTime, connections} {
+	for _, d := range []*prometheus.Desc{messages, held, size, oldest, segments, waiting, slots, used, attempts, running, syncs, commits, syncTime, filtered, connections} {
 		ch <- d
 	}
 }
@@ -118,6 +121,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(attempts, float64(counts.Failed), "failed")
 	gauge(running, float64(counts.Running))
 	gauge(connections, float64(c.src.Connections()))
+	by := c.src.Filtered()
+	counter(filtered, float64(by.DNSBL), "dnsbl")
+	counter(filtered, float64(by.Rspamd), "rspamd")
+	counter(filtered, float64(by.Milter), "milter")
+	counter(filtered, float64(by.Suspect), "suspect")
 
 	depth := c.src.Waiting()
 	for _, name := range largest(depth) {

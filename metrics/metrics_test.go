@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"relayd/filter"
 	"relayd/queue"
 )
 
@@ -31,6 +32,7 @@ func sources(groups int) Sources {
 		Counts:      func() queue.Counts { return queue.Counts{Delivered: 5, Deferred: 3, Failed: 1, Running: 2} },
 		Groups:      func() []queue.GroupStatus { return slices.Clone(status) },
 		Connections: func() int { return 4 },
+		Filtered:    func() filter.Counts { return filter.Counts{DNSBL: 1, Rspamd: 2, Milter: 3, Suspect: 4} },
 		Now:         func() time.Time { return noon },
 	}
 }
@@ -53,7 +55,8 @@ func TestScrape(t *testing.T) {
 		"relayd_queue_messages 7", "relayd_queue_held_messages 2", "relayd_queue_bytes 4096", "relayd_queue_oldest_seconds 3600",
 		"relayd_queue_segments 3", `relayd_queue_waiting_recipients{group="d0001.test"} 2`, `relayd_queue_group_slots{group="d0001.test"} 2`,
 		`relayd_attempts_total{result="deferred"} 3`, "relayd_attempts_running 2", "relayd_queue_syncs_total 10", "relayd_queue_commits_total 40",
-		"relayd_queue_sync_seconds_total 2", "relayd_smtp_connections 4", "relayd_accept_seconds_count 1",
+		"relayd_queue_sync_seconds_total 2", "relayd_smtp_connections 4", `relayd_filtered_total{by="dnsbl"} 1`, `relayd_filtered_total{by="rspamd"} 2`,
+		`relayd_filtered_total{by="milter"} 3`, `relayd_filtered_total{by="suspect"} 4`, "relayd_accept_seconds_count 1",
 		`relayd_accept_seconds_bucket{le="0.002"} 0`, `relayd_accept_seconds_bucket{le="0.005"} 1`, "process_resident_memory_bytes",
 	} {
 		if !strings.Contains(text, "\n"+line) {

@@ -15,10 +15,11 @@ import (
 type Envelope struct {
 	ID          string          `json:"id"` // 8 to 32 letters and digits, see NewID
 	Received    time.Time       `json:"received"`
-	Sender      address.Address `json:"sender"`         // reverse-path as it came; "" is "<>"
-	User        address.Address `json:"user,omitzero"`  // who submitted it, when somebody logged in
-	Authentic   bool            `json:"authentic"`      // Sender has really sent it, and so may get a DSN
-	UTF8        bool            `json:"utf8,omitempty"` // cannot go to a server without SMTPUTF8
+	Sender      address.Address `json:"sender"`           // reverse-path as it came; "" is "<>"
+	User        address.Address `json:"user,omitzero"`    // who submitted it, when somebody logged in
+	Source      string          `json:"source,omitempty"` // whom it is put down to if it is refused as spam; "" for nobody
+	Authentic   bool            `json:"authentic"`        // Sender has really sent it, and so may get a DSN
+	UTF8        bool            `json:"utf8,omitempty"`   // cannot go to a server without SMTPUTF8
 	EightBit    bool            `json:"8bit,omitempty"`
 	RequireTLS  bool            `json:"require_tls,omitempty"`  // REQUIRETLS (RFC 8689): goes on under TLS that is promised, or fails
 	TLSOptional bool            `json:"tls_optional,omitempty"` // "TLS-Required: No": no demand of MTA-STS or DANE keeps it back

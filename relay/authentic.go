@@ -24,6 +24,9 @@ func (in *Inbound) authenticate(ctx context.Context, tx *Transaction, m *message
 	if err := in.check(ctx, tx, m); err != nil {
 		return err
 	}
+	if err := in.filtered(ctx, tx, m); err != nil {
+		return err
+	}
 	m.LeaveOut(func(header []byte) []byte { return mailauth.RemoveResults(header, in.Config.Hostname) })
 	m.Prepend(in.received(tx))
 	if tx.verdict != nil && !m.Header.SignedNames()["authentication-results"] {
@@ -204,13 +207,13 @@ func (tx *Transaction) authentic() bool {
 }
 
 // authAttrs are what the log says of a message that was checked: how long that took and what it
-// came to.
+// came to, with what the filters have said.
 func (tx *Transaction) authAttrs() []any {
 	v := tx.verdict
 	if v == nil {
-		return nil
+		return tx.said
 	}
-	return []any{"auth", tx.checking.Round(time.Millisecond / 10).String(), "spf", string(v.SPF.Result), "dkim", dkimResult(v), "dmarc", string(v.DMARC.Result)}
+	return append([]any{"auth", tx.checking.Round(time.Millisecond / 10).String(), "spf", string(v.SPF.Result), "dkim", dkimResult(v), "dmarc", string(v.DMARC.Result)}, tx.said...)
 }
 
 // dkimResult is the best of all signatures in a word.

@@ -28,7 +28,7 @@ func (tx *Transaction) addresses() []address.Address {
 // envelope turns a transaction into what the queue keeps: a recipient for every copy.
 func (in *Inbound) envelope(ctx context.Context, tx *Transaction, m *message.Message) (*queue.Envelope, error) {
 	e := &queue.Envelope{
-		ID: tx.ID, Received: in.Now(), Sender: tx.Sender, User: tx.Client.User,
+		ID: tx.ID, Received: in.Now(), Sender: tx.Sender, User: tx.Client.User, Source: tx.source,
 		Authentic: tx.authentic(), EightBit: m.EightBit,
 		Return: tx.Return, EnvelopeID: tx.EnvelopeID,
 		RequireTLS: tx.RequireTLS, TLSOptional: !tx.RequireTLS && tlsIsOptional(m.Header),

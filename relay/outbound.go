@@ -78,6 +78,7 @@ func (out *Outbound) Deliver(ctx context.Context, w *queue.Work) []queue.Outcome
 		}
 		results := out.client.Deliver(ctx, t.route, out.message(w, indexes))
 		out.sendRewritten(ctx, w, t, results)
+		out.score(w, indexes, results)
 		for k, n := range t.places {
 			outcomes[n] = outcome(results[k])
 			out.heed(w, &w.Envelope.Recipients[indexes[k]], results[k])

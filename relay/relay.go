@@ -24,6 +24,7 @@ import (
 	"relayd/config"
 	"relayd/dkim"
 	"relayd/domains"
+	"relayd/filter"
 	"relayd/mailauth"
 	"relayd/message"
 	"relayd/queue"
@@ -38,6 +39,7 @@ type Options struct {
 	Domains  func() *domains.Set
 	SRS      *srs.Rewriter
 	Checker  *mailauth.Checker // of what strangers send
+	Filter   *filter.Filter    // of the same
 	Verifier *users.Verifier
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -99,7 +101,7 @@ func (in *Inbound) Mail(_ context.Context, tx *Transaction) error {
 }
 
 // Recipient judges a forward-path and notes where it leads.
-func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) error {
+func (in *Inbound) Recipient(ctx context.Context, tx *Transaction, r Recipient) error {
 	reversing := srs.IsSRS(r.Address.Local) && RewritesWith(in.Config, tx.world, r.Address.Domain)
 	if reversing && !in.limits.mayReverse(tx.Client.IP) {
 		return reply.New(450, "4.2.1", "You have tried too many forged addresses of this server within the hour, please try <%s> later", r.Address)
@@ -113,6 +115,9 @@ func (in *Inbound) Recipient(_ context.Context, tx *Transaction, r Recipient) er
 	}
 	if where.remote && !tx.Client.Submission {
 		return reply.New(550, "5.7.1", errNoRelay, r.Address.Domain)
+	}
+	if err := in.notListed(ctx, tx, r.Address); err != nil {
+		return err
 	}
 	if where.catchAll && !tx.Client.Submission && !in.limits.mayTry(tx.Client.IP, r.Address, in.Config.Limits.CatchallAddresses) {
 		return reply.New(450, "4.2.1", "You have tried too many different addresses of this server within the hour, please try <%s> later", r.Address)

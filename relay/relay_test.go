@@ -22,6 +22,7 @@ import (
 	"relayd/dkim"
 	"relayd/dns"
 	"relayd/domains"
+	"relayd/filter"
 	"relayd/internal/testnet"
 	"relayd/mailauth"
 	"relayd/message"
@@ -103,6 +104,10 @@ func build(t testing.TB, toml string, files map[string]string) *house {
 	h.names = testnet.NewDNS(t, "")
 	opt.Checker = mailauth.New(mailauth.Options{
 		Resolver: dns.New(dns.Options{Servers: []string{h.names.Addr()}}), Hostname: conf.Hostname, Now: opt.Now,
+	})
+	opt.Filter = filter.New(filter.Options{
+		DNSBL: conf.Filter.DNSBL, Rspamd: conf.Filter.Rspamd.URL, Milters: conf.Filter.Milter, Hostname: conf.Hostname,
+		Resolver: dns.New(dns.Options{Servers: []string{h.names.Addr()}}), Now: func() time.Time { return h.Now() }, Log: log,
 	})
 	store, err := queue.OpenStore(queue.StoreOptions{Dir: filepath.Join(h.dir, "queue"), Group: func(r *queue.Recipient) string { return r.Address.Domain }, Log: log})
 	if err != nil {

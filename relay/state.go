@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"relayd/delivery"
+	"relayd/filter"
 )
 
 // Groups are what the queue knows of groups that are paused; *queue.Queue is one.
@@ -13,18 +14,19 @@ type Groups interface {
 	Pause(groups map[string]time.Time)
 }
 
-// state is what was learned of destinations and is to be known after a restart. All of it is over
+// state is what was learned of and from destinations and is to be known after a restart. All of it is over
 // within a day, and bounded where it is learned.
 type state struct {
 	Paused    map[string]time.Time            `json:"paused"` // groups
 	IPv6      map[string]delivery.IPv6Refusal `json:"ipv6"`   // by registrable domain
 	Mailboxes map[string]slowed               `json:"mailboxes"`
+	Suspects  map[string]filter.Suspect       `json:"suspects,omitempty"` // sources of mail
 }
 
 // State is what was learned of destinations, as Restore reads it. It is the same bytes as long as
 // nothing is learned.
 func (out *Outbound) State(q Groups) ([]byte, error) {
-	return json.Marshal(state{q.Paused(), out.client.IPv6Refusals(), out.paces.slowed(out.Now())})
+	return json.Marshal(state{q.Paused(), out.client.IPv6Refusals(), out.paces.slowed(out.Now()), out.Filter.Suspects()})
 }
 
 // Restore takes up what State has told before a restart, as far as it is still in force. An error
@@ -37,5 +39,6 @@ func (out *Outbound) Restore(q Groups, data []byte) error {
 	q.Pause(s.Paused)
 	out.client.RestoreIPv6Refusals(s.IPv6)
 	out.paces.restore(s.Mailboxes, out.Now())
+	out.Filter.RestoreSuspects(s.Suspects)
 	return nil
 }

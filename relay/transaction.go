@@ -8,6 +8,7 @@ import (
 
 	"relayd/address"
 	"relayd/domains"
+	"relayd/filter"
 	"relayd/mailauth"
 	"relayd/queue"
 )
@@ -35,6 +36,10 @@ type Transaction struct {
 	accepted   []accepted
 	verdict    *mailauth.Verdict // of a stranger's message; nil where it was not checked
 	checking   time.Duration     // how long that took
+	looked     bool              // listing is known
+	listing    *filter.Listing   // of the client in a DNS list; nil if there is none
+	source     string            // of a stranger's message, as the filters remember it
+	said       []any             // by the filters, for the log
 }
 
 // A Recipient is what RCPT says.

@@ -70,6 +70,7 @@ func (t *tool) printStatus(s control.Status) error {
 	if s.IPv6 != "" {
 		fmt.Fprintf(tw, "IPv6\t%s\n", plain(s.IPv6))
 	}
+	fmt.Fprintf(tw, "filters\t%s\n", filterLine(s.Filters))
 	fmt.Fprintf(tw, "queue\t%s\n", t.queueLine(s.Queue))
 	fmt.Fprintf(tw, "attempts\t%s\n", attemptsLine(s.Queue.Attempts))
 	fmt.Fprintf(tw, "queue log\t%s\n", logLine(s.Queue.Log))
@@ -88,6 +89,14 @@ func (t *tool) printStatus(s control.Status) error {
 	t.printProblems("problems (see `relayd -check`):", s.Problems)
 	t.printProblems("warnings:", s.Warnings)
 	return nil
+}
+
+func filterLine(f control.Filters) string {
+	uses := "none"
+	if len(f.Uses) > 0 {
+		uses = plain(strings.Join(f.Uses, ", "))
+	}
+	return fmt.Sprintf("%s; since the start refused %d by DNS list, %d by rspamd, %d by milter, %d put off", uses, f.DNSBL, f.Rspamd, f.Milter, f.Suspect)
 }
 
 func (t *tool) queueLine(q control.QueueStatus) string {

@@ -24,6 +24,7 @@ import (
 	"relayd/digest"
 	"relayd/dns"
 	"relayd/domains"
+	"relayd/filter"
 	"relayd/mailauth"
 	"relayd/metrics"
 	"relayd/problem"
@@ -47,6 +48,7 @@ type daemon struct {
 	outbound  *outbound
 	inbound   *relay.Inbound
 	digests   *digest.Book
+	filter    *filter.Filter
 	metrics   *metrics.Metrics
 	listeners []listener
 	servers   []*smtpd.Server
@@ -102,9 +104,15 @@ func (d *daemon) build() error {
 	if err != nil {
 		return err
 	}
+	checking := newCheckingResolver(conf)
+	d.filter = filter.New(filter.Options{
+		DNSBL: conf.Filter.DNSBL, Rspamd: conf.Filter.Rspamd.URL, Password: conf.Filter.Rspamd.Password, Milters: conf.Filter.Milter,
+		Hostname: conf.Hostname, Resolver: checking, Now: time.Now, Log: log,
+	})
 	opt := relay.Options{
 		Config: conf, Domains: d.domains.Current, SRS: rewriter, Now: time.Now, Log: log,
-		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}), Checker: newChecker(conf),
+		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}), Filter: d.filter,
+		Checker:  mailauth.New(mailauth.Options{Resolver: checking, Hostname: conf.Hostname, Now: time.Now}),
 		Accepted: func(took time.Duration) { d.metrics.Accepted(took) },
 	}
 	if d.outbound, err = d.newOutbound(); err != nil {
@@ -136,11 +144,10 @@ func (d *daemon) build() error {
 // goodDir is where the last good copies of the domains' files are kept.
 func goodDir(conf *config.Config) string { return filepath.Join(conf.StateDir, "lastgood") }
 
-// newChecker gives the checks of strangers' mail a resolver of their own, so that nobody can push
-// out of its cache what deliveries go by.
-func newChecker(conf *config.Config) *mailauth.Checker {
-	resolver := dns.New(dns.Options{Servers: conf.DNS.Servers, Trust: trust(conf.DNS.Trusted)})
-	return mailauth.New(mailauth.Options{Resolver: resolver, Hostname: conf.Hostname, Now: time.Now})
+// newCheckingResolver gives the checks of strangers' mail a resolver of their own, so that nobody can
+// push out of its cache what deliveries go by.
+func newCheckingResolver(conf *config.Config) *dns.Resolver {
+	return dns.New(dns.Options{Servers: conf.DNS.Servers, Trust: trust(conf.DNS.Trusted)})
 }
 
 func newRewriter(conf *config.Config) (*srs.Rewriter, error) {

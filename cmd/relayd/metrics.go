@@ -12,7 +12,7 @@ import (
 func (d *daemon) newMetrics() (*metrics.Metrics, *http.Server) {
 	m := metrics.New(metrics.Sources{
 		Store: d.store.Stats, Waiting: d.store.Waiting, Counts: d.queue.Counts, Groups: d.queue.Groups,
-		Connections: d.connections, Now: time.Now,
+		Connections: d.connections, Filtered: d.filter.Counts, Now: time.Now,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())

@@ -26,6 +26,11 @@ func (d *daemon) Status() control.Status {
 	s.Warnings = append(s.Warnings, relay.CheckSRSDomain(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, checkLogins(d.conf, d.certs)...)
 	s.Warnings = append(s.Warnings, d.outbound.warnings(d.conf)...)
+	for _, w := range d.filter.Warnings() {
+		s.Warnings = append(s.Warnings, problem.At(d.conf.File(), 0, "%s", w))
+	}
+	counts := d.filter.Counts()
+	s.Filters = control.Filters{Uses: d.filter.Uses(), DNSBL: counts.DNSBL, Rspamd: counts.Rspamd, Milter: counts.Milter, Suspect: counts.Suspect}
 	for _, l := range d.listeners {
 		s.Listeners = append(s.Listeners, control.Listener{Service: l.service.name, Address: l.Addr().String()})
 	}
