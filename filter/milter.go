@@ -54,17 +54,10 @@ func newMilter(name, hostname string) *milter {
 	return m
 }
 
-// A oneCall dials once within a context, by whose end the connection is closed.
-type oneCall struct {
-	ctx  context.Context
-	conn net.Conn
-}
+// A dialled connection is a Dialer for the library, which knows no contexts.
+type dialled struct{ net.Conn }
 
-func (d *oneCall) Dial(network, address string) (net.Conn, error) {
-	var err error
-	d.conn, err = (&net.Dialer{}).DialContext(d.ctx, network, address)
-	return d.conn, err
-}
+func (d dialled) Dial(string, string) (net.Conn, error) { return d.Conn, nil }
 
 // ask tells the milter the transaction. It returns the refusal, nil where the message may pass, and
 // an error where the milter does not say.
@@ -77,15 +70,16 @@ func (m *milter) ask(ctx context.Context, msg *Message) (refusal *reply.Reply, e
 	case <-ctx.Done():
 		return nil, fmt.Errorf("it has %d messages at once, and none is done", maxAtOnce)
 	}
-	call := &oneCall{ctx: ctx}
+	conn, err := new(net.Dialer).DialContext(ctx, m.network, m.address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	client := protocol.NewClientWithOptions(m.network, m.address, protocol.ClientOptions{
-		Dialer: call, ReadTimeout: replyTime, WriteTimeout: replyTime, ActionMask: milterActions, ProtocolMask: milterOmits,
+		Dialer: dialled{conn}, ReadTimeout: replyTime, WriteTimeout: replyTime, ActionMask: milterActions, ProtocolMask: milterOmits,
 	})
 	session, err := client.Session()
-	if call.conn != nil {
-		defer call.conn.Close() // a negotiation that fails leaves it open
-		defer context.AfterFunc(ctx, func() { call.conn.Close() })()
-	}
 	if err != nil {
 		return nil, err
 	}

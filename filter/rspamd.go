@@ -115,10 +115,9 @@ func parseScore(text []byte) (score, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return score{}, fmt.Errorf("its answer is none of rspamd's: %w", err)
 	}
-	if s.Action == "" {
+	if s.Action = clean(s.Action, 40); s.Action == "" {
 		return score{}, errors.New("its answer names no action")
 	}
-	s.Action = clean(s.Action, 40)
 	return s, nil
 }
 
