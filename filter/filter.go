@@ -117,7 +117,7 @@ func (f *Filter) Judge(ctx context.Context, m *Message) (said []any, refusal err
 			continue
 		case r != nil:
 			f.counts.milter.Add(1)
-			return append(said, "milter", one.name), r
+			return append(said, "milter", one.setting), r
 		}
 		f.troubles.clear(one.name)
 	}

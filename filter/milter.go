@@ -37,19 +37,20 @@ const milterOmits = protocol.OptNoConnect | protocol.OptNoHelo | protocol.OptNoM
 
 // A milter is asked about whole messages, in a session of its own for each.
 type milter struct {
-	name             string
+	name             string // for the admin
+	setting          string
 	network, address string
 	hostname         string
 	slots            chan struct{} // holds a token for each message under way
 }
 
-func newMilter(name, hostname string) *milter {
-	m := &milter{name: "milter " + name, network: "unix", hostname: hostname, slots: make(chan struct{}, maxAtOnce)}
+func newMilter(setting, hostname string) *milter {
+	m := &milter{name: "milter " + setting, setting: setting, network: "unix", hostname: hostname, slots: make(chan struct{}, maxAtOnce)}
 	var inet bool
-	if m.address, inet = strings.CutPrefix(name, "inet:"); inet {
+	if m.address, inet = strings.CutPrefix(setting, "inet:"); inet {
 		m.network = "tcp"
 	} else {
-		m.address = strings.TrimPrefix(name, "unix:")
+		m.address = strings.TrimPrefix(setting, "unix:")
 	}
 	return m
 }

@@ -32,6 +32,7 @@ type answering struct {
 	says   map[string]string   // by stage
 	asked  map[string][]string // what each stage was about
 	added  int
+	source string // of what send sends
 	canary *sink.Sink
 	told   lockedBuffer // the log
 }
@@ -115,7 +116,7 @@ func (w *answering) send(local, domain string) string {
 	w.t.Helper()
 	w.added++
 	e := &queue.Envelope{
-		ID: fmt.Sprintf("ANSWER%04d", w.added), Received: w.clock.Now(),
+		ID: fmt.Sprintf("ANSWER%04d", w.added), Received: w.clock.Now(), Source: w.source,
 		Recipients: []queue.Recipient{{
 			Address: address.Address{Local: local, Domain: domain}, Alias: address.Address{Local: "shop", Domain: "example.test"},
 		}},
