@@ -91,7 +91,8 @@ type Message struct {
 }
 
 // Judge asks rspamd and the milters about a message. The error is the refusal, a *reply.Reply, or nil
-// where it is to pass; said is what the log is to tell of it in either case.
+// where it is to pass; said is what the log is to tell of it in either case. Of a suspected source,
+// rspamd's word is taken strictly; without its word mail is put off for an hour after each refusal.
 func (f *Filter) Judge(ctx context.Context, m *Message) (said []any, refusal error) {
 	suspected, until := f.suspects.look(m.Source, f.opt.Now())
 	if suspected {

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,8 +142,11 @@ func TestRspamdWithoutDMARC(t *testing.T) {
 // TestSuspectIsPutOff: what a destination refuses as spam, in the session or later, counts against
 // where it came from; what it takes counts for it.
 func TestSuspectIsPutOff(t *testing.T) {
-	says := map[string]string{}
-	w := openWorld(t, "", sink.Options{Reply: func(stage, _ string, _ int) string { return says[stage] }})
+	var says sync.Map // by stage
+	w := openWorld(t, "", sink.Options{Reply: func(stage, _ string, _ int) string {
+		reply, _ := says.LoadOrStore(stage, "")
+		return reply.(string)
+	}})
 	w.names.Set(strangersDNS + "other.test. TXT \"v=spf1 ip4:192.0.2.7 -all\"\n")
 	offer := func(sender string) string {
 		_, r, err := w.offer(stranger, sender, []string{"shop@example.test"}, from(sender))
@@ -151,7 +155,7 @@ func TestSuspectIsPutOff(t *testing.T) {
 		}
 		return r.String()
 	}
-	says["dot"] = "550 5.7.1 likely unsolicited mail"
+	says.Store("dot", "550 5.7.1 likely unsolicited mail")
 	for n := range 3 {
 		if got := offer("a@elsewhere.test"); !strings.HasPrefix(got, "550 5.7.1 The destination refused") {
 			t.Errorf("%d: %s", n, got)
@@ -160,7 +164,7 @@ func TestSuspectIsPutOff(t *testing.T) {
 	if got := offer("a@elsewhere.test"); !strings.HasPrefix(got, "450 4.7.1 The mailboxes") {
 		t.Error(got)
 	}
-	says["dot"] = ""
+	says.Store("dot", "")
 	if got := offer("a@other.test"); !strings.HasPrefix(got, "250 ") {
 		t.Error(got)
 	}
@@ -169,7 +173,7 @@ func TestSuspectIsPutOff(t *testing.T) {
 	}
 
 	// Greylisting and a full mailbox are no reason.
-	says["rcpt"] = "452 4.2.2 full"
+	says.Store("rcpt", "452 4.2.2 full")
 	offer("a@other.test")
 	if list := w.Filter.Suspects(); len(list) != 1 {
 		t.Errorf("%v", list)

@@ -37,7 +37,7 @@ func (f *fakeDaemon) Status() control.Status {
 	return control.Status{
 		Version: "1.2", Hostname: "mx.example.com", Started: time.Now().Add(-150 * time.Minute),
 		Listeners:   []control.Listener{{Service: "smtp", Address: ":25"}, {Service: "submission", Address: ":587"}},
-		Connections: 3,
+		Connections: 3, Filters: control.Filters{Uses: []string{"zen.test", "rspamd"}, DNSBL: 1, Rspamd: 2, Milter: 3, Suspect: 4},
 		Queue: control.QueueStatus{
 			Messages: len(f.envelopes), Held: 1, Oldest: time.Now().Add(-150 * time.Minute), Bytes: 2048,
 			Attempts: control.Attempts{Delivered: 4, Deferred: 3, Failed: 2, Running: 1},
@@ -211,6 +211,7 @@ func TestStatusAndReload(t *testing.T) {
 	for _, want := range []string{
 		"relayd       1.2 on mx.example.com, started 2h ago\n", "listens on   smtp :25, submission :587\n", "connections  3\n",
 		"queue        2 messages of 2.0KB, 1 held, the oldest received 2h ago\n",
+		"filters      zen.test, rspamd; since the start refused 1 by DNS list, 2 by rspamd, 3 by milter, 4 put off\n",
 		"attempts     1 under way; since the start 4 delivered, 3 deferred, 2 failed\n",
 		"queue log    2 segments; since the start 9 changes in 4 syncs of 2.5 ms\n", "certificate  mx.example.com, expires in 4d, self-signed\n",
 		"example.org  1      2        0          unsigned\n", "\nproblems (see `relayd -check`):\n/x/users:3: wrong\n", "warnings:\nx: look here\n",
