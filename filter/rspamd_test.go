@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -118,8 +119,10 @@ func TestRspamdIsTold(t *testing.T) {
 
 // Mail passes by an rspamd that is down or ill, and the admin is told until it is well again.
 func TestRspamdDown(t *testing.T) {
-	answer := http.NotFound
-	url := serveRspamd(t, func(w http.ResponseWriter, req *http.Request) { answer(w, req) })
+	var answer atomic.Pointer[http.HandlerFunc]
+	will := func(f http.HandlerFunc) { answer.Store(&f) }
+	will(http.NotFound)
+	url := serveRspamd(t, func(w http.ResponseWriter, req *http.Request) { (*answer.Load())(w, req) })
 	r := newRig(t, "", Options{Rspamd: url})
 	m := r.message(spam)
 	for range 5 {
@@ -128,15 +131,15 @@ func TestRspamdDown(t *testing.T) {
 		}
 	}
 	r.warns("it answers 404 Not Found", 1)
-	answer = func(w http.ResponseWriter, req *http.Request) {
+	will(func(w http.ResponseWriter, req *http.Request) {
 		http.Redirect(w, req, url+"/elsewhere", http.StatusTemporaryRedirect)
-	}
+	})
 	r.judge(m)
 	r.warns("it answers 307 Temporary Redirect", 1)
-	answer = func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
+	will(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	r.judge(m)
 	r.warns("EOF", 1)
-	answer = saying(`{"action":"no action"}`)
+	will(saying(`{"action":"no action"}`))
 	r.judge(m)
 	r.warns("", 1)
 
