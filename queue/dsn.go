@@ -9,11 +9,13 @@ import (
 	"relayd/message"
 )
 
-// The actions of RFC 3464 section 2.3.3 that we report.
+// The actions of RFC 3464 section 2.3.3 that we report. A DSN about success is one of actionRelayed,
+// and says actionDelivered of those recipients whose mail has come to its end here.
 const (
-	actionFailed  = "failed"
-	actionDelayed = "delayed"
-	actionRelayed = "relayed"
+	actionFailed    = "failed"
+	actionDelayed   = "delayed"
+	actionRelayed   = "relayed"
+	actionDelivered = "delivered"
 )
 
 // notify puts one DSN about these recipients into the queue, if somebody may and wants to get it.

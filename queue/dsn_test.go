@@ -200,6 +200,40 @@ func TestSuccessNotice(t *testing.T) {
 	}
 }
 
+// TestSuccessAtItsEnd: a mailbox and a program are delivered to, not relayed to (RFC 3464 section 2.3.3).
+func TestSuccessAtItsEnd(t *testing.T) {
+	for name, change := range map[string]func(r *Recipient){
+		"mailbox": func(r *Recipient) { r.Mailbox = true },
+		"program": func(r *Recipient) { r.Pipe = []string{"/bin/keep"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnvelope(t, idA, "a@one.test", "b@one.test")
+			for i := range e.Recipients {
+				e.Recipients[i].Notify = []string{"SUCCESS"}
+			}
+			change(&e.Recipients[0])
+			list := reports(t, e, original, taken)
+			actions := map[string]string{}
+			for _, d := range list {
+				for _, about := range d.each {
+					actions[about.Get("Final-Recipient")] = about.Get("Action")
+				}
+			}
+			if actions["rfc822; a@one.test"] != "delivered" || actions["rfc822; b@one.test"] != "relayed" {
+				t.Errorf("%d DSNs with %v", len(list), actions)
+			}
+			alone := newEnvelope(t, idA, "a@one.test")
+			alone.Recipients[0].Notify = []string{"SUCCESS"}
+			change(&alone.Recipients[0])
+			d := one(t, alone, original, taken)
+			check(t, d.header, map[string]string{"Subject": "Your message was delivered"})
+			if !strings.Contains(d.people, "To: <a@one.test>\r\n    It was delivered.\r\n") || strings.Contains(d.people, "It was handed on") {
+				t.Errorf("for people:\n%s", d.people)
+			}
+		})
+	}
+}
+
 // TestEnvelopeOfADSN: what it needs of the servers that carry it.
 func TestEnvelopeOfADSN(t *testing.T) {
 	for sender, body := range map[string]string{"me@example.org": original, "jürgen@example.org": "Subject: \xc3\xa9\r\n\r\n"} {

@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -87,12 +88,24 @@ func transferEncoding(content []byte) string {
 	return "Content-Transfer-Encoding: 8bit\r\n"
 }
 
+// done is what was done for r. A mailbox of ours and a program are where mail ends; a server that it
+// was handed to may send it on.
+func (d *dsn) done(r *Recipient) string {
+	if d.action == actionRelayed && (r.Mailbox || len(r.Pipe) > 0) {
+		return actionDelivered
+	}
+	return d.action
+}
+
 func (d *dsn) subject() string {
 	switch d.action {
 	case actionFailed:
 		return "Your message could not be delivered"
 	case actionDelayed:
 		return "Your message is delayed"
+	}
+	if !slices.ContainsFunc(d.recipients, func(r *Recipient) bool { return d.done(r) == actionRelayed }) {
+		return "Your message was delivered"
 	}
 	return "Your message was handed on"
 }
@@ -107,11 +120,16 @@ func (d *dsn) explanation() []byte {
 	case actionDelayed:
 		line("Your message has not been delivered yet. It will be tried again; there is nothing that you\r\nneed to do.\r\n")
 	default:
-		line("Your message was handed on to a server that reports nothing about what becomes of it.\r\n")
+		line("You asked to be told when your message is delivered, or handed on.\r\n")
 	}
 	for _, r := range d.recipients {
 		line("    To: <%s>", r.name())
-		if d.action != actionRelayed {
+		switch d.done(r) {
+		case actionRelayed:
+			line("    It was handed on to a server that reports nothing about what becomes of it.")
+		case actionDelivered:
+			line("    It was delivered.")
+		default:
 			line("    The answer was: %s", message.OneLine(d.diagnosis(r), maxQuoted))
 		}
 		line("")
@@ -150,7 +168,7 @@ func (d *dsn) status() (kind string, content []byte) {
 			addressType = "utf-8"
 		}
 		field("Final-Recipient", "%s; %s", addressType, r.name())
-		field("Action", "%s", d.action)
+		field("Action", "%s", d.done(r))
 		field("Status", "%s", d.code(r))
 		if host := cleanASCII(r.LastHost, maxQuoted); host != "" && r.Alias.IsNull() {
 			field("Remote-MTA", "dns; %s", host)
