@@ -141,8 +141,9 @@ type Times struct {
 	Messages    int           // transactions after which a connection is not used again
 }
 
-// DefaultTimes are those of RFC 5321, and 20 messages or 5 minutes for a connection. Within 5 seconds
-// the system asks for a connection three times.
+// DefaultTimes are those of RFC 5321, and 100 messages or 5 minutes for a connection. A server that
+// wants fewer says so, or ends it; the message is then sent over another one. Within 5 seconds the
+// system asks for a connection three times.
 func DefaultTimes() Times {
 	return Times{
 		Dial:        30 * time.Second,
@@ -154,7 +155,7 @@ func DefaultTimes() Times {
 		Dot:         10 * time.Minute,
 		Idle:        20 * time.Second,
 		Age:         5 * time.Minute,
-		Messages:    20,
+		Messages:    100,
 	}
 }
 

@@ -76,7 +76,7 @@ func TestServerThatTakesOneRecipientAtATime(t *testing.T) {
 	if got := codes(results); strings.Count(got, "250") != maxTransactions || strings.Count(got, "451") != 50 {
 		t.Error(got)
 	}
-	if s.Count() != maxTransactions || s.Connections() > maxTransactions/20+1 {
+	if s.Count() != maxTransactions || s.Connections() > maxTransactions/DefaultTimes().Messages+1 {
 		t.Errorf("%d transactions over %d connections", s.Count(), s.Connections())
 	}
 }

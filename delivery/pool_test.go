@@ -17,6 +17,7 @@ import (
 
 func TestManyMessagesOverFewConnections(t *testing.T) {
 	s, c := one(t, sink.Options{})
+	c.opt.Times.Messages = 20
 	work := make(chan int)
 	var wg sync.WaitGroup
 	for range 4 {

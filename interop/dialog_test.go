@@ -82,6 +82,21 @@ func (d *dialog) message(text []byte) string {
 	return d.reply()
 }
 
+// transaction sends a message and returns the last reply: that to the message, or to the command
+// that was refused.
+func (d *dialog) transaction(from, to string, text []byte) string {
+	d.t.Helper()
+	for _, command := range []string{"MAIL FROM:<" + from + ">", "RCPT TO:<" + to + ">", "DATA"} {
+		d.send([]byte(command + "\r\n"))
+		if got := d.reply(); got[0] > '3' {
+			d.play("> RSET\n< 250")
+			return got
+		}
+	}
+	d.send(stuff(text))
+	return d.reply()
+}
+
 // stuff makes text ready for DATA: dots doubled, the end mark behind (RFC 5321 section 4.5.2).
 func stuff(text []byte) []byte {
 	out := bytes.ReplaceAll(text, []byte("\r\n."), []byte("\r\n.."))

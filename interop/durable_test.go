@@ -73,15 +73,7 @@ func strangersMail(name string, size int) []byte {
 // message, or to the command that was refused.
 func offer(c *dialog, text []byte) string {
 	c.t.Helper()
-	for _, command := range []string{"MAIL FROM:<stranger@elsewhere.test>", "RCPT TO:<box@example.test>", "DATA"} {
-		c.send([]byte(command + "\r\n"))
-		if got := c.reply(); got[0] > '3' {
-			c.play("> RSET\n< 250")
-			return got
-		}
-	}
-	c.send(stuff(text))
-	return c.reply()
+	return c.transaction("stranger@elsewhere.test", "box@example.test", text)
 }
 
 // queuedID is the queue ID in a reply of 250.

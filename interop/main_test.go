@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	os.RemoveAll(binDir)
+	os.Remove("/etc/netns") // if it was made for us
 	os.Exit(code)
 }
 

@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A namespace is a network namespace of its own, with nothing but a loopback interface to begin
@@ -34,7 +38,6 @@ func newNamespace(t testing.TB, role, nameserver string) *namespace {
 			t.Errorf("taking the namespace away: %v\n%s", err, out)
 		}
 		os.RemoveAll(etc)
-		os.Remove("/etc/netns") // if it was made for us
 	})
 	if err := errors.Join(os.MkdirAll(etc, 0o755), os.WriteFile(filepath.Join(etc, "resolv.conf"), []byte("nameserver "+nameserver+"\n"), 0o644)); err != nil {
 		t.Fatal(err)
@@ -54,6 +57,53 @@ func ip(t testing.TB, args ...string) {
 // command is a program that runs in the namespace; its process is that of the program itself.
 func (n *namespace) command(path string, args ...string) *exec.Cmd {
 	return exec.Command(peer(n.t, "ip"), append([]string{"netns", "exec", n.name, path}, args...)...)
+}
+
+// dial connects to an IP address and port as a program in the namespace would.
+func (n *namespace) dial(addr string) net.Conn {
+	n.t.Helper()
+	conn, err := n.tryDial(addr)
+	if err != nil {
+		n.t.Fatalf("connecting to %s: %v", addr, err)
+	}
+	return conn
+}
+
+// tryDial is dial for what may not listen yet. A thread enters the namespace to make the socket,
+// which stays there; the thread ends with its goroutine.
+func (n *namespace) tryDial(addr string) (conn net.Conn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		file, openErr := os.Open("/run/netns/" + n.name)
+		if err = openErr; err != nil {
+			return
+		}
+		defer file.Close()
+		if err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err == nil {
+			conn, err = net.DialTimeout("tcp", addr, patience)
+		}
+	}()
+	<-done
+	return conn, err
+}
+
+// awaitPort waits until something listens, unless gone is closed.
+func (n *namespace) awaitPort(port int, gone <-chan struct{}) {
+	n.t.Helper()
+	waitFor(n.t, fmt.Sprintf("port %d is open", port), patience, func() bool {
+		select {
+		case <-gone:
+			n.t.Fatal("the server has ended")
+		default:
+		}
+		conn, err := n.tryDial(fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 }
 
 // link lays a cable between two namespaces and gives each end its address, like 10.9.0.1/24.

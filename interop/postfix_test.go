@@ -19,8 +19,8 @@ type postfix struct {
 }
 
 // startPostfix runs Postfix in a namespace, as the destination dest.test with the mailboxes
-// box@dest.test and other@dest.test.
-func startPostfix(ns *namespace, protocols string) *postfix {
+// box@dest.test and other@dest.test. settings are more lines of main.cf. It also returns its log.
+func startPostfix(ns *namespace, protocols, settings string) (*postfix, *logbook) {
 	t := ns.t
 	t.Helper()
 	dir, err := os.MkdirTemp("", "relayd-postfix-")
@@ -45,7 +45,7 @@ func startPostfix(ns *namespace, protocols string) *postfix {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.configure(protocols, owner.Uid, owner.Gid)
+	p.configure(protocols, owner.Uid, owner.Gid, settings)
 	log := newLogbook()
 	done := ns.background(ns.command(peer(t, "postfix"), "-c", p.path("etc"), "start-fg"), log)
 	t.Cleanup(func() { // before the signal to the script, which would leave its child behind
@@ -54,12 +54,12 @@ func startPostfix(ns *namespace, protocols string) *postfix {
 		}
 	})
 	log.await(t, "Postfix has started", func(l logLine) bool { return strings.Contains(l.text("msg"), "daemon started") }, done)
-	return p
+	return p, log
 }
 
 func (p *postfix) path(name string) string { return filepath.Join(p.dir, name) }
 
-func (p *postfix) configure(protocols, uid, gid string) {
+func (p *postfix) configure(protocols, uid, gid, settings string) {
 	p.ns.t.Helper()
 	main := fmt.Sprintf(`compatibility_level = 3.6
 queue_directory = %[1]s/queue
@@ -92,7 +92,7 @@ virtual_minimum_uid = 1
 	} {
 		master += line + "\n"
 	}
-	err := errors.Join(os.WriteFile(p.path("etc/main.cf"), []byte(main), 0o644), os.WriteFile(p.path("etc/master.cf"), []byte(master), 0o644))
+	err := errors.Join(os.WriteFile(p.path("etc/main.cf"), []byte(main+settings), 0o644), os.WriteFile(p.path("etc/master.cf"), []byte(master), 0o644))
 	if err != nil {
 		p.ns.t.Fatal(err)
 	}
@@ -101,14 +101,9 @@ virtual_minimum_uid = 1
 // await waits for n messages in a mailbox and returns them by file name.
 func (p *postfix) await(mailbox string, n int) map[string][]byte {
 	p.ns.t.Helper()
-	messages := map[string][]byte{}
+	var messages map[string][]byte
 	waitFor(p.ns.t, fmt.Sprintf("%d messages in %s", n, mailbox), patience, func() bool {
-		files, _ := os.ReadDir(p.path("mail/" + mailbox + "/new")) // there is no folder before the first
-		for _, f := range files {
-			if text, err := os.ReadFile(p.path("mail/" + mailbox + "/new/" + f.Name())); err == nil {
-				messages[f.Name()] = text
-			}
-		}
+		messages = readMaildir(p.path("mail/" + mailbox))
 		return len(messages) >= n
 	})
 	return messages
@@ -136,7 +131,7 @@ func TestPostfix(t *testing.T) {
 			s.addDomain("example.test", "*: box@dest.test\n", "app")
 			post.dnsmasq(fmt.Sprintf("listen-address=%s\nbind-interfaces\nhost-record=mx.dest.test,%s\nhost-record=%s,%s\n"+
 				"mx-host=dest.test,mx.dest.test,10\nmx-host=example.test,%s,10\n", c.post, c.post, hostname, c.relay, hostname), s.dnsRecords())
-			p := startPostfix(post, c.protocols)
+			p, _ := startPostfix(post, c.protocols, "")
 			d := s.start()
 			s.submitInside(relay, "other@dest.test", "out")
 			p.checkArrival("other", "out", s)

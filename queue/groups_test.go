@@ -68,6 +68,42 @@ func TestWindowGrowsWithSuccess(t *testing.T) {
 	}
 }
 
+// Queued mail gets a further connection when the ones before it were of use, forwarded mail at once.
+func TestSlotsOfQueuedMailArePaidFor(t *testing.T) {
+	s, now := newSlots(1000, 20)
+	queued := func() (n int) {
+		for s.takePaid("g") {
+			n++
+		}
+		for range n {
+			s.release("g")
+		}
+		return n
+	}
+	s.take("g") // so that the group is not forgotten
+	succeed := func(n int, took time.Duration) {
+		for range n {
+			s.heed("g", experience{s.round("g"), took, []Outcome{taken}})
+		}
+	}
+	for _, step := range []struct {
+		messages int
+		took     time.Duration
+		want     int
+	}{{24, time.Second, 1}, {1, time.Second, 2}, {50, time.Second, 4}, {2, slowMessage, 6}, {1000, time.Second, 19}} {
+		if succeed(step.messages, step.took); queued() != step.want {
+			t.Errorf("after %d more messages: %d slots besides, want %d", step.messages, queued(), step.want)
+		}
+	}
+	s.release("g")
+	if *now = now.Add(idleTime - 1); queued() != 20 {
+		t.Errorf("%d slots while connections are still open", queued())
+	}
+	if *now = now.Add(idleTime); queued() != firstSlots || s.fill("g") != 20 {
+		t.Error("after an idle time what was paid for is still there, or forwarded mail has to pay")
+	}
+}
+
 func TestWhatSaysNothingChangesNothing(t *testing.T) {
 	s, _ := newSlots(1000, 20)
 	for _, o := range []Outcome{later, gone, onHold, {}} {
