@@ -61,8 +61,13 @@ func without(calls []*call, name string) (rest []*call) {
 
 // strangersMail is a message of about so many octets, different for every name.
 func strangersMail(name string, size int) []byte {
+	return mailFrom("stranger@elsewhere.test", name, size)
+}
+
+// mailFrom is strangersMail from somebody else.
+func mailFrom(from, name string, size int) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "From: stranger@elsewhere.test\r\nSubject: %s\r\n\r\n", name)
+	fmt.Fprintf(&b, "From: "+from+"\r\nSubject: %s\r\n\r\n", name)
 	for line := 0; b.Len() < size; line++ {
 		fmt.Fprintf(&b, "%s %d %s\r\n", name, line, strings.Repeat("x", 50))
 	}

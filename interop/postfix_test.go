@@ -82,7 +82,7 @@ virtual_minimum_uid = 1
 `, p.dir, protocols, uid, gid)
 	master := ""
 	for _, line := range []string{
-		"smtp inet n - n - - smtpd", "pickup unix n - n 1 1 pickup", "cleanup unix n - n - 0 cleanup",
+		"smtp inet n - n - - smtpd", "submission inet n - n - - smtpd", "pickup unix n - n 1 1 pickup", "cleanup unix n - n - 0 cleanup",
 		"qmgr unix n - n 300 1 qmgr", "rewrite unix - - n - - trivial-rewrite", "bounce unix - - n - 0 bounce",
 		"defer unix - - n - 0 bounce", "trace unix - - n - 0 bounce", "verify unix - - n - 1 verify",
 		"flush unix n - n 1000? 0 flush", "smtp unix - - n - - smtp", "relay unix - - n - - smtp",

@@ -113,7 +113,7 @@ func (q *Queue) addDSN(e *Envelope, about []*Recipient, action string) error {
 	if err := q.Add(note, io.MultiReader(strings.NewReader(signature), bytes.NewReader(text))); err != nil {
 		return err
 	}
-	q.opt.Log.Info("DSN queued", "id", d.id, "about", e.ID, "action", action, "to", "<"+e.Sender.String()+">")
+	q.opt.Log.Info("DSN queued", "id", d.id, "about", e.ID, "action", d.done(about[0]), "to", "<"+e.Sender.String()+">")
 	return nil
 }
 
