@@ -63,6 +63,9 @@ type segment struct {
 	end    int64 // where the next frame goes
 	live   int64 // octets of frames that are still needed; guarded by the store
 	bad    error // why it is to be set aside; nil if all of it is whole
+	// pending are frames that stand in it and that the store does not know of yet: none of them is
+	// in live, and a segment that goes with one takes a message along that may have its 250 already.
+	pending sync.WaitGroup
 }
 
 // A place is where a frame stands.
@@ -95,11 +98,15 @@ const maxKept = 1 << 20
 
 func segmentName(number uint32) string { return fmt.Sprintf("%010d.log", number) }
 
-// append writes a frame and returns where it stands. With sync it is durable then.
+// append writes a frame and returns where it stands. With sync it is durable then. The frame is
+// pending in its segment until the caller has noted the place; after an error it is not.
 func (j *journal) append(kind byte, head, body []byte, sync bool) (place, error) {
 	at, end, err := j.write(kind, head, body)
-	if err == nil && sync {
-		err = j.syncTo(end)
+	if err != nil || !sync {
+		return at, err
+	}
+	if err = j.syncTo(end); err != nil {
+		at.seg.pending.Done()
 	}
 	return at, err
 }
@@ -130,6 +137,7 @@ func (j *journal) write(kind byte, head, body []byte) (at place, end int64, err 
 	}
 	at = place{seg: seg, off: uint32(seg.end), head: uint32(len(head)), body: uint32(len(body))}
 	seg.end += n
+	seg.pending.Add(1)
 	j.written += n
 	if seg.end > j.size/2 {
 		j.makeSpare()

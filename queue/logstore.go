@@ -119,6 +119,7 @@ func (s *LogStore) Add(e *Envelope, body io.Reader, underWay ...*Work) error {
 		}
 		return err
 	}
+	defer at.seg.pending.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := &entry{id: e.ID, large: large, size: e.Size}

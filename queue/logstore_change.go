@@ -52,6 +52,7 @@ func (s *LogStore) Update(id string, changes map[int]Recipient, sync bool) error
 	if err != nil {
 		return err
 	}
+	defer at.seg.pending.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.own(at.seg)
@@ -82,6 +83,7 @@ func (s *LogStore) finish(m *entry) error {
 	s.mu.Lock()
 	if err == nil {
 		s.own(at.seg)
+		at.seg.pending.Done()
 	}
 	s.release(m)
 	s.mu.Unlock()

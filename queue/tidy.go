@@ -63,6 +63,7 @@ func (s *LogStore) worthTidying() bool {
 // if it is damaged, for whoever wants to look into it. That is durable before the next one goes: a
 // segment that came back after a power cut must find all that ended its messages.
 func (s *LogStore) retire(seg *segment) error {
+	seg.pending.Wait() // the journal has gone on to another one: none is added
 	if err := s.evacuate(seg); err != nil {
 		return err
 	}
@@ -159,6 +160,7 @@ func (s *LogStore) move(m *entry, from *segment) error {
 	if err != nil {
 		return err
 	}
+	defer at.seg.pending.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.messages[m.id] != m {
