@@ -5,12 +5,14 @@ package interop
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"os"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
 
+	"relayd/internal/sink"
 	"relayd/internal/testnet"
 )
 
@@ -37,25 +39,31 @@ func newPair(t testing.TB, role, settings string) *pair {
 	return p
 }
 
-// submitMany submits n messages of 4 KiB from a user to box@dest.test, several at a time, and returns
-// their IDs.
+// submitMany submits n messages of 4 KiB from a user to box@dest.test, and returns their IDs.
 func (p *pair) submitMany(n int) (ids map[string]bool) {
 	p.t.Helper()
+	return p.submitTo(n, func() net.Conn { return p.ns.dial("127.0.0.1:465") }, func(int) string { return "box@dest.test" })
+}
+
+// submitTo submits n messages of 4 KiB from a user, several at a time, and returns their IDs. connect
+// connects to port 465, and the recipient of each message is to.
+func (s *site) submitTo(n int, connect func() net.Conn, to func(n int) string) (ids map[string]bool) {
+	s.t.Helper()
 	ids = map[string]bool{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for k := range 4 {
-		c := newDialog(p.t, tls.Client(p.ns.dial("127.0.0.1:465"), p.tlsConfig()))
+		c := newDialog(s.t, tls.Client(connect(), s.tlsConfig()))
 		c.expect("the greeting", "220 ")
 		c.say("EHLO client.test", "250 ")
 		if got := c.login("app@example.test", password); !strings.HasPrefix(got, "235 ") {
-			p.t.Fatal(got)
+			s.t.Fatal(got)
 		}
 		wg.Go(func() {
 			for i := k; i < n; i += 4 {
 				id := fmt.Sprintf("message-%d-of-%d", i, n)
-				if got := c.transaction("app@example.test", "box@dest.test", fourKiB(id)); !strings.HasPrefix(got, "250 2.0.0 Ok: queued as ") {
-					p.t.Errorf("%s: %s", id, got)
+				if got := c.transaction("app@example.test", to(i), fourKiB(id)); !strings.HasPrefix(got, "250 2.0.0 Ok: queued as ") {
+					s.t.Errorf("%s: %s", id, got)
 					return
 				}
 				mu.Lock()
@@ -181,4 +189,52 @@ func TestPostfixReceives(t *testing.T) {
 	p.arrivesOnce(reused, func() map[string][]byte { return readMaildir(post.path("mail/box")) }, func() int {
 		return strings.Count(log.tail(1<<30), "]: connect from ")
 	})
+}
+
+// TestManyMessagesToOneHost: 5,000 messages for 500 domains whose mail one host takes are one group,
+// and at most 5 connections for 100 of them. A connection that bore 20 messages and no more would be at 5
+// per 100 already without the last of those that are open at a time; it bears 100, which leaves room.
+func TestManyMessagesToOneHost(t *testing.T) {
+	const messages, most = 5000, 250
+	snk, err := sink.Start(sink.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(snk.Close)
+	_, port, _ := net.SplitHostPort(snk.Addr())
+	zone := "mx.host.test. A 127.0.0.1\n"
+	for n := range 500 {
+		zone += fmt.Sprintf("d%d.test. MX 10 mx.host.test.\n", n)
+	}
+	names := testnet.NewDNS(t, zone)
+	s := newSite(t, fmt.Sprintf("%s[dns]\nservers = [%q]\n[outbound]\nport = %s\n", localListeners, names.Addr(), port))
+	s.addDomain("example.test", "", "app")
+	if err := os.Remove(s.path("domains/example.test/dkim/r1.pem")); err != nil { // whose signatures take most of the time
+		t.Fatal(err)
+	}
+	d := s.start()
+	ids := s.submitTo(messages, func() net.Conn {
+		conn, err := net.DialTimeout("tcp", d.address("submissions"), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}, func(n int) string { return fmt.Sprintf("box@d%d.test", n%500) })
+	copies := map[string]int{}
+	for _, m := range arrived(t, snk, len(ids)) {
+		copies[loadID.FindString(string(m.Data))]++
+	}
+	for id := range ids {
+		if copies[id] != 1 {
+			t.Errorf("%s arrived %d times", id, copies[id])
+		}
+	}
+	t.Logf("%d messages over %d connections: %.2f %%", len(ids), snk.Connections(), 100*float64(snk.Connections())/float64(len(ids)))
+	if len(ids) != messages || snk.Connections() > most {
+		t.Errorf("%d messages over %d connections", len(ids), snk.Connections())
+	}
+	out := s.mustUtil("destinations", "--json")
+	if strings.Count(out, `"name"`) != 1 || !strings.Contains(out, `"host.test"`) {
+		t.Errorf("the destinations are\n%s", out)
+	}
 }
