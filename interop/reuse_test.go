@@ -52,7 +52,7 @@ func (s *site) submitTo(n int, connect func() net.Conn, to func(n int) string) (
 	ids = map[string]bool{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for k := range 4 {
+	for k := range 12 {
 		c := newDialog(s.t, tls.Client(connect(), s.tlsConfig()))
 		c.expect("the greeting", "220 ")
 		c.say("EHLO client.test", "250 ")
@@ -60,7 +60,7 @@ func (s *site) submitTo(n int, connect func() net.Conn, to func(n int) string) (
 			s.t.Fatal(got)
 		}
 		wg.Go(func() {
-			for i := k; i < n; i += 4 {
+			for i := k; i < n; i += 12 {
 				id := fmt.Sprintf("message-%d-of-%d", i, n)
 				if got := c.transaction("app@example.test", to(i), fourKiB(id)); !strings.HasPrefix(got, "250 2.0.0 Ok: queued as ") {
 					s.t.Errorf("%s: %s", id, got)
@@ -195,6 +195,7 @@ func TestPostfixReceives(t *testing.T) {
 // and at most 5 connections for 100 of them. A connection that bore 20 messages and no more would be at 5
 // per 100 already without the last of those that are open at a time; it bears 100, which leaves room.
 func TestManyMessagesToOneHost(t *testing.T) {
+	t.Parallel()
 	const messages, most = 5000, 250
 	snk, err := sink.Start(sink.Options{})
 	if err != nil {
