@@ -10,11 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // Where they are: relayd, and Gmail, from where also the world's mail comes.
@@ -96,7 +93,8 @@ mx-host=busy.test,gmail-smtp-in.l.googlemail.com,5
 // courier sends to the relay from where Gmail is.
 func (g *gmail) courier(t *testing.T) *courier {
 	return &courier{t: t, open: func() *dialog {
-		c := g.ns.dial(t, net.JoinHostPort(relayIP, "25"))
+		c := newDialog(t, g.ns.dial(net.JoinHostPort(relayIP, "25")))
+		c.expect("the greeting", "220 ")
 		c.say("EHLO client.test", "250 ")
 		return c
 	}}
@@ -154,41 +152,4 @@ func (g *gmail) mend(well bool) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-}
-
-// dial opens a connection from inside the namespace and reads the greeting.
-func (n *namespace) dial(t testing.TB, addr string) *dialog {
-	t.Helper()
-	conn, err := n.connect(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := newDialog(t, conn)
-	d.expect("the greeting", "220 ")
-	return d
-}
-
-// connect makes a connection from a thread that is in the namespace for so long: setns(2).
-func (n *namespace) connect(addr string) (net.Conn, error) {
-	home, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", os.Getpid()))
-	if err != nil {
-		return nil, err
-	}
-	defer home.Close()
-	there, err := os.Open(filepath.Join("/run/netns", n.name))
-	if err != nil {
-		return nil, err
-	}
-	defer there.Close()
-	runtime.LockOSThread()
-	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return nil, err
-	}
-	conn, err := net.DialTimeout("tcp", addr, patience)
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		panic(back) // the thread is lost, and nobody else may have it
-	}
-	runtime.UnlockOSThread()
-	return conn, err
 }

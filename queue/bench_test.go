@@ -148,7 +148,7 @@ func BenchmarkClaim(b *testing.B) {
 		s.messages[e.ID] = m
 		s.index.fill(m, e, time.Time{})
 	}
-	free := func(g string) bool { return g != "sick.test" }
+	free := func(g string, _ int) bool { return g != "sick.test" }
 	b.ReportAllocs()
 	for b.Loop() {
 		work, _ := s.Claim(now, 1, free)

@@ -18,15 +18,11 @@ const (
 	// in a millisecond is served as fast over two connections as over twenty: all that more would
 	// do is wait for our own processor, and be sent again if that is killed meanwhile.
 	slotTime = 2 * time.Millisecond
-	// slotPrice is how many messages a group must have taken of late for each slot past the first ones
-	// that queued mail gets: a slot is a connection, which costs the server more than a message does,
-	// so that none is opened for the few messages that are left when it is there. Forwarded mail, whose
-	// sender waits, is not asked for it.
-	slotPrice = 25
-	// slowMessage is how long a message takes that is worth a connection of its own.
-	slowMessage = 5 * time.Second
-	// idleTime is after what time without an attempt connections are gone, and the price is asked anew.
-	idleTime = 20 * time.Second
+	// slotBacklog is how many recipients must wait in a group for each slot that queued mail gets past
+	// the first ones: a slot is a connection, which costs the server more than a message does, so
+	// that none is opened for the few that are left when it is there. Forwarded mail, whose sender
+	// waits, gets it at once.
+	slotBacklog = 25
 	// groupMemory is how long what was learned of a group is good for. After an hour of silence
 	// a server has forgotten us, and so may we it.
 	groupMemory = time.Hour
@@ -65,7 +61,6 @@ type slots struct {
 type group struct {
 	used     int
 	window   float64
-	paid     int           // messages taken since connections were opened: see slotPrice
 	fastest  time.Duration // of late, that a message took to be delivered; 0: none was
 	strained bool          // before now, so that the window grows slowly
 	round    int           // counts how often the window was halved
@@ -95,19 +90,9 @@ func (s *slots) look() int {
 // for those that are well.
 func (s *slots) take(name string) bool { return s.takeOf(name, s.perGroup) }
 
-// takePaid is take for mail that can wait: of the slots past the first ones it gets those that are
-// paid for.
-func (s *slots) takePaid(name string) bool {
-	s.mu.Lock()
-	most := firstSlots
-	if g := s.groups[name]; g != nil {
-		if idle := s.now().Sub(g.last); g.used == 0 && (idle < 0 || idle >= idleTime) {
-			g.paid = 0
-		}
-		most += g.paid / slotPrice
-	}
-	s.mu.Unlock()
-	return s.takeOf(name, most)
+// takeWaiting is take for queued mail of a group in which so many recipients wait.
+func (s *slots) takeWaiting(name string, waiting int) bool {
+	return s.takeOf(name, max(firstSlots, waiting/slotBacklog))
 }
 
 // takeOf is take where the group may have so many slots at most.
@@ -223,18 +208,6 @@ func (s *slots) heed(name string, x experience) {
 	default:
 		g.grow(1, x.took, s.perGroup)
 	}
-	if success {
-		g.pay(x.took)
-	}
-}
-
-// pay counts a message that was taken and took so long.
-func (g *group) pay(took time.Duration) {
-	price := 1
-	if took >= slowMessage {
-		price = slotPrice
-	}
-	g.paid += price
 }
 
 // grow makes the window larger by n after a success that took so long.

@@ -68,39 +68,26 @@ func TestWindowGrowsWithSuccess(t *testing.T) {
 	}
 }
 
-// Queued mail gets a further connection when the ones before it were of use, forwarded mail at once.
-func TestSlotsOfQueuedMailArePaidFor(t *testing.T) {
-	s, now := newSlots(1000, 20)
-	queued := func() (n int) {
-		for s.takePaid("g") {
+// A connection for queued mail has some messages to carry; forwarded mail is not asked how many.
+func TestSlotsOfQueuedMailGoByWhatWaits(t *testing.T) {
+	s, _ := newSlots(1000, 20)
+	for range 18 {
+		s.one(t, "g", taken)
+	}
+	for waiting, want := range map[int]int{1: 2, 74: 2, 75: 3, 200: 8, 500: 20, 5000: 20} {
+		n := 0
+		for s.takeWaiting("g", waiting) {
 			n++
+		}
+		if n != want {
+			t.Errorf("%d slots while %d wait, want %d", n, waiting, want)
 		}
 		for range n {
 			s.release("g")
 		}
-		return n
 	}
-	s.take("g") // so that the group is not forgotten
-	succeed := func(n int, took time.Duration) {
-		for range n {
-			s.heed("g", experience{s.round("g"), took, []Outcome{taken}})
-		}
-	}
-	for _, step := range []struct {
-		messages int
-		took     time.Duration
-		want     int
-	}{{24, time.Second, 1}, {1, time.Second, 2}, {50, time.Second, 4}, {2, slowMessage, 6}, {1000, time.Second, 19}} {
-		if succeed(step.messages, step.took); queued() != step.want {
-			t.Errorf("after %d more messages: %d slots besides, want %d", step.messages, queued(), step.want)
-		}
-	}
-	s.release("g")
-	if *now = now.Add(idleTime - 1); queued() != 20 {
-		t.Errorf("%d slots while connections are still open", queued())
-	}
-	if *now = now.Add(idleTime); queued() != firstSlots || s.fill("g") != 20 {
-		t.Error("after an idle time what was paid for is still there, or forwarded mail has to pay")
+	if n := s.fill("g"); n != 20 {
+		t.Errorf("%d slots for forwarded mail", n)
 	}
 }
 

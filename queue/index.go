@@ -241,7 +241,7 @@ func (x *index) nominate(g *lane) {
 }
 
 // claim takes up to limit due items for which free finds a slot, and tells when the next is due.
-func (x *index) claim(now time.Time, limit int, free func(string) bool) (claimed []claim, next time.Time) {
+func (x *index) claim(now time.Time, limit int, free func(group string, waiting int) bool) (claimed []claim, next time.Time) {
 	if limit <= 0 {
 		return nil, time.Time{} // a slot that becomes free makes the next claim
 	}
@@ -259,7 +259,7 @@ func (x *index) claim(now time.Time, limit int, free func(string) bool) (claimed
 		}
 		g := it.group
 		x.leave(it)
-		if refused[g] || !free(g.name) {
+		if refused[g] || !free(g.name, g.waiting) {
 			refused[g] = true
 			x.block(it)
 			continue

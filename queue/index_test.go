@@ -9,7 +9,7 @@ import (
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func always(string) bool { return true }
+func always(string, int) bool { return true }
 
 // claimed are IDs and groups of work.
 func claimed(work []*Work) (list []string) {
@@ -57,7 +57,7 @@ func TestBlockedGroupComesBack(t *testing.T) {
 	}
 	addDue(t, s, idA, time.Hour, "a@well.test")
 	now, asked, slots := start.Add(2*time.Hour), 0, 1
-	free := func(group string) bool {
+	free := func(group string, _ int) bool {
 		asked++
 		if group != "sick.test" {
 			return true
@@ -124,7 +124,7 @@ func TestIndexHoldsNothingThatIsGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.Claim(start.Add(time.Hour), 10, func(string) bool { return false })
+	s.Claim(start.Add(time.Hour), 10, func(string, int) bool { return false })
 	if err := s.Remove(idA); err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func (s *LogStore) look(m pageEntry, text string) *Envelope {
 }
 
 // Claim implements Store.
-func (s *LogStore) Claim(now time.Time, limit int, free func(group string) bool) ([]*Work, time.Time) {
+func (s *LogStore) Claim(now time.Time, limit int, free func(group string, waiting int) bool) ([]*Work, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	claimed, next := s.index.claim(now, limit, free)

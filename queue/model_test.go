@@ -121,7 +121,7 @@ func (m *model) claim(t *rapid.T) {
 	due, indexes, _ := m.due()
 	limit := rapid.IntRange(0, 5).Draw(t, "limit")
 	asked := 0
-	work, next := m.s.Claim(m.now, limit, func(g string) bool {
+	work, next := m.s.Claim(m.now, limit, func(g string, _ int) bool {
 		asked++
 		if m.used[g] >= m.limit {
 			return false

@@ -40,7 +40,7 @@ type claimCounter struct {
 	n *atomic.Int64
 }
 
-func (c claimCounter) Claim(now time.Time, limit int, free func(string) bool) ([]*Work, time.Time) {
+func (c claimCounter) Claim(now time.Time, limit int, free func(string, int) bool) ([]*Work, time.Time) {
 	c.n.Add(1)
 	return c.Store.Claim(now, limit, free)
 }

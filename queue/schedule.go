@@ -21,7 +21,7 @@ func (q *Queue) Run(ctx context.Context) {
 			q.crew.all.Go(func() { q.mendTimes(ctx, now) }) // beside the work: a long queue takes a while to read
 		}
 		last = now
-		work, next := q.store.Claim(now, q.slots.look(), q.slots.takePaid)
+		work, next := q.store.Claim(now, q.slots.look(), q.slots.takeWaiting)
 		for _, w := range work {
 			q.crew.work(w, func() {
 				// The last of these is first: when the scheduler looks again, the slot must be

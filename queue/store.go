@@ -41,11 +41,11 @@ type Store interface {
 	// DueAfter returns the IDs of messages with a recipient that waits and is due after t.
 	DueAfter(t time.Time) []string
 	// Claim takes up to limit pieces of work that are due at now, the longest due first. It asks
-	// free before each, which takes a slot in that group or says that there is none; once free
-	// has said no, the group is left alone until the next Claim. Work stays taken until Done,
-	// and its recipients are in no other work. When nothing more is due Claim also tells when
-	// the next work will be (zero: when something changes).
-	Claim(now time.Time, limit int, free func(group string) bool) ([]*Work, time.Time)
+	// free before each, which takes a slot in that group, in which so many recipients wait, or says
+	// that there is none; once free has said no, the group is left alone until the next Claim. Work
+	// stays taken until Done, and its recipients are in no other work. When nothing more is due Claim
+	// also tells when the next work will be (zero: when something changes).
+	Claim(now time.Time, limit int, free func(group string, waiting int) bool) ([]*Work, time.Time)
 	// Done gives work back, the same that Claim gave, after its outcome was recorded by Update. What
 	// is left of it comes up in the group that its recipients are in by then.
 	Done(w *Work)

@@ -91,7 +91,7 @@ func TestManyOfAllSizes(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(s)
-	work, _ := s.Claim(time.Now().Add(time.Hour), 10000, func(string) bool { return true })
+	work, _ := s.Claim(time.Now().Add(time.Hour), 10000, always)
 	for _, w := range work {
 		ch := map[int]Recipient{}
 		for _, i := range w.Indexes {
