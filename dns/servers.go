@@ -115,3 +115,6 @@ func (s *servers) answered(server string) {
 	defer s.mu.Unlock()
 	delete(s.silent, server)
 }
+
+// Servers are whom the resolver asks, as "ip:port", those that are well first.
+func (r *Resolver) Servers() []string { return r.servers.order(r.now()) }

@@ -14,6 +14,7 @@ import (
 	"relayd/config"
 	"relayd/control"
 	"relayd/dkim"
+	"relayd/doctor"
 	"relayd/domains"
 )
 
@@ -46,7 +47,7 @@ func (t *tool) domainAdd() *cobra.Command {
 			return err
 		}
 		t.nudge(w.place, filepath.Join(w.DomainsDir(), name))
-		return t.printToPublish(name, w.Hostname, key)
+		return t.printToPublish(w, name, key)
 	})
 }
 
@@ -119,35 +120,18 @@ func (w world) makeDomain(name string, aliasText []byte) (key *dkim.Key, err err
 	return key, syncFolder(dir)
 }
 
-// printToPublish says which DNS records a new domain needs.
-func (t *tool) printToPublish(domain, host string, key *dkim.Key) error {
-	records := []struct {
-		why    string
-		record dkim.Record
-		zone   string
-	}{
-		{"DKIM, the key by which others check our signatures:", key.Record(), key.Record().Zone()},
-		{"MX, where mail for the domain goes: to this server, and to no other:",
-			dkim.Record{Name: domain, Type: "MX", Value: "10 " + host + "."}, domain + ". IN MX 10 " + host + "."},
-		{"SPF, who may send for the domain: the servers of its MX. If there is an SPF record already, add mx to that one:",
-			dkim.Record{Name: domain, Type: "TXT", Value: "v=spf1 mx ~all"}, ""},
-		{"DMARC, what others are to do with forgeries: nothing for now. Write p=reject once your own mail arrives:",
-			dkim.Record{Name: "_dmarc." + domain, Type: "TXT", Value: "v=DMARC1; p=none"}, ""},
-	}
+// printToPublish says which DNS records a new domain needs. Nobody is asked: it works without a
+// network.
+func (t *tool) printToPublish(w world, domain string, key *dkim.Key) error {
+	site := doctor.Site{Hostname: w.Hostname, Domain: domain, SRSDomain: w.Forward.SRSDomain, Keys: []*dkim.Key{key}}
+	site.Addresses, _ = doctor.PublicAddresses() // without them the line of the address is for a person to fill in
+	records := doctor.Needed(site)
 	if t.json {
-		list := []dkim.Record{}
-		for _, r := range records {
-			list = append(list, r.record)
-		}
-		return t.printJSON(list)
+		return t.printJSON(records)
 	}
-	t.say("%s is hosted here now. Publish these records in its DNS:", domain)
-	for _, r := range records {
-		if r.zone == "" {
-			r.zone = r.record.Zone()
-		}
-		t.say("\n%s\n%s", r.why, r.zone)
-	}
+	t.say("%s is hosted here now. Publish these records in its DNS:\n", domain)
+	t.say("%s", doctor.ZoneFile(domain, records))
+	t.say("Then: relay-util dns %s --check", domain)
 	return nil
 }
 

@@ -78,6 +78,7 @@ func (t *tool) command() *cobra.Command {
 		{"Aliases:", t.aliasVerbs()},
 		{"Domains:", t.domainVerbs()},
 		{"DKIM:", t.dkimVerbs()},
+		{"DNS and the world:", t.doctorVerbs()},
 		{"Queue:", t.queueVerbs()},
 		{"Daemon:", t.daemonVerbs()},
 	} {

@@ -1,0 +1,319 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayd/certs"
+	"relayd/config"
+	"relayd/control"
+	"relayd/delivery"
+	"relayd/dns"
+	"relayd/doctor"
+	"relayd/domains"
+	"relayd/problem"
+	"relayd/relay"
+)
+
+// gmailMX is where mail for most people goes.
+const gmailMX = "gmail-smtp-in.l.google.com"
+
+// What a checkup may take, and what it begins with: which addresses the server has, and whether
+// relayd runs.
+const (
+	checkupTime = 55 * time.Second
+	beginTime   = 12 * time.Second
+)
+
+func (t *tool) checkup() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Look at everything that mail depends on, and say what to do.",
+		Long: "Look at everything that mail depends on, and say what to do: settings, files, disk, ports, certificates, DNS,\n" +
+			"reverse DNS, port 25 outwards, block lists, smarthosts, clock, queue, and the records of each domain.\n" +
+			"Nothing is changed, and no mail is sent. Takes up to a minute. Exits with 1 if there is a FAIL.",
+		Example: "relay-util check",
+	}
+	target := c.Flags().String("target", gmailMX, "rehearse a delivery with the mail server `HOST`")
+	return t.verb(c, cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		w, err := t.world()
+		if list, ok := errors.AsType[problem.List](err); ok {
+			return t.printFindings(unusable(list))
+		}
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, checkupTime)
+		defer cancel()
+		p := t.progress(!t.json)
+		found := doctor.Run(ctx, newExamination(ctx, w, *target).checks(), func(done, total int) {
+			if p.due() {
+				p.show(fmt.Sprintf("%d of %d checks are done", done, total))
+			}
+		})
+		p.clear()
+		return t.printFindings(found)
+	})
+}
+
+// unusable are the findings where the settings cannot be read, and with them nothing else.
+func unusable(list problem.List) []doctor.Finding {
+	var found []doctor.Finding
+	for _, p := range list {
+		found = append(found, doctor.Finding{
+			Status: doctor.Fail, Subject: "settings", Text: p.String(), Do: "mend it: nothing else can be checked before",
+		})
+	}
+	return found
+}
+
+// An examination is one run of the verb check.
+type examination struct {
+	world
+	doctor   *doctor.Doctor
+	resolver *dns.Resolver
+	web      *http.Client
+	target   string
+	ours     []netip.Addr
+	status   *control.Status // nil where no daemon answers
+	down     error           // why it does not
+}
+
+func newExamination(ctx context.Context, w world, target string) *examination {
+	e := &examination{world: w, resolver: w.resolver(), web: &http.Client{}, target: target}
+	e.doctor = doctor.New(doctor.Options{Resolver: e.resolver})
+	ctx, cancel := context.WithTimeout(ctx, beginTime)
+	defer cancel()
+	e.ours = e.doctor.Addresses(ctx, w.Hostname)
+	if s, err := control.NewClient(w.ControlSocket()).Status(ctx); err != nil {
+		e.down = err
+	} else {
+		e.status = &s
+	}
+	return e
+}
+
+func (e *examination) checks() []doctor.Check {
+	type found = []doctor.Finding
+	list := []doctor.Check{
+		{Name: "settings", Run: func(context.Context) found { return e.settings() }},
+		{Name: "rights of files", Run: func(context.Context) found { return doctor.CheckFiles(e.StateDir, e.secrets()) }},
+		{Name: "disk", Run: func(context.Context) found { return doctor.CheckDisk(e.StateDir) }},
+		{Name: "relayd", Run: func(context.Context) found { return e.daemon() }},
+		{Name: "ports", Run: e.ports},
+		{Name: "certificates", Run: e.certificates},
+		{Name: "resolver", Run: func(ctx context.Context) found { return e.doctor.CheckResolver(ctx, e.trusted()) }},
+		{Name: "clock", Run: func(ctx context.Context) found {
+			return found{e.doctor.CheckClock(ctx, e.web, e.ACME.Directory)}
+		}},
+		{Name: "reverse DNS", Run: func(ctx context.Context) found { return e.doctor.CheckReverse(ctx, e.Hostname, e.ours) }},
+		{Name: "port 25 outwards", Run: func(ctx context.Context) found { return e.doctor.CheckPort25(ctx, e.probe()) }},
+	}
+	for _, b := range doctor.BlockLists() {
+		list = append(list, doctor.Check{Name: "block list " + b.Zone, Run: func(ctx context.Context) found {
+			return found{e.doctor.CheckBlockList(ctx, b, e.ours)}
+		}})
+	}
+	for _, fixed := range relay.FixedWays(e.Config) {
+		list = append(list, doctor.Check{Name: fixed.Key, Run: func(ctx context.Context) found { return found{e.way(ctx, fixed)} }})
+	}
+	for _, d := range e.All() {
+		list = append(list, doctor.Check{Name: "records of " + d.Name, Run: func(ctx context.Context) found { return e.records(ctx, d) }})
+	}
+	return list
+}
+
+// settings says what is wrong with the files as they stand, whatever the daemon has in force.
+func (e *examination) settings() []doctor.Finding {
+	err := broken(e.All())
+	list, ok := errors.AsType[problem.List](err)
+	switch {
+	case len(e.All()) == 0:
+		return []doctor.Finding{{Status: doctor.Fail, Subject: "settings", Text: "no domain is hosted", Do: "relay-util domain-add DOMAIN"}}
+	case err == nil:
+		return []doctor.Finding{{Status: doctor.OK, Subject: "settings", Text: e.File() + " and the files of " + count(len(e.All()), "domain")}}
+	case !ok:
+		list = problem.List{problem.At(e.DomainsDir(), 0, "%v", err)}
+	}
+	return unusable(list)
+}
+
+// secrets are the files that are for relayd alone.
+func (e *examination) secrets() []doctor.Secret {
+	domain := func(name string) string { return filepath.Join(e.DomainsDir(), "*", name) }
+	list := []doctor.Secret{
+		{Pattern: domain("users"), What: "file of password hashes"},
+		{Pattern: domain("dkim/*.pem"), What: "private key"},
+		{Pattern: filepath.Join(e.CertsDir(), "*", "privkey.pem"), What: "private key"},
+		{Pattern: filepath.Join(e.StateDir, "srs-secrets"), What: "secret of SRS"},
+		{Pattern: e.ControlSocket(), What: "control socket"},
+	}
+	if len(e.ACME.DNS) > 0 {
+		list = append(list, doctor.Secret{Pattern: e.File(), What: "file with the password of the DNS provider"})
+	}
+	files := []string{e.Outbound.PasswordFile}
+	for _, table := range []map[string]config.Way{e.Outbound.To, e.Outbound.From} {
+		for _, way := range table {
+			files = append(files, way.PasswordFile)
+		}
+	}
+	slices.Sort(files)
+	for _, file := range slices.Compact(files) {
+		if file != "" && !filepath.IsAbs(file) {
+			file = filepath.Join(e.Dir(), file)
+		}
+		list = append(list, doctor.Secret{Pattern: file, What: "password"})
+	}
+	return list
+}
+
+func (e *examination) daemon() []doctor.Finding {
+	if e.status == nil {
+		return []doctor.Finding{doctor.NotRunning(e.down)}
+	}
+	return e.doctor.CheckDaemon(*e.status)
+}
+
+func (e *examination) ports(ctx context.Context) []doctor.Finding {
+	var running []string
+	if e.status != nil {
+		running = []string{}
+		for _, l := range e.status.Listeners {
+			running = append(running, l.Service)
+		}
+	}
+	return e.doctor.CheckListeners(ctx, map[string][]string{
+		"smtp": e.Listen.SMTP, "submission": e.Listen.Submission, "submissions": e.Listen.Submissions, "http": e.Listen.HTTP,
+	}, running)
+}
+
+// certificates looks at what clients are shown; where the daemon is down, at the files.
+func (e *examination) certificates(ctx context.Context) []doctor.Finding {
+	if e.status == nil {
+		return []doctor.Finding{e.doctor.JudgeChain("certificate in "+e.CertsDir(), e.chain(), e.Hostname, nil)}
+	}
+	var list []doctor.Finding
+	for _, l := range e.status.Listeners {
+		if l.Service == "submission" || l.Service == "submissions" {
+			s := doctor.Service{Name: l.Service + ", " + l.Address, Address: dialable(l.Address), Implicit: l.Service == "submissions"}
+			list = append(list, e.doctor.CheckService(ctx, s, e.Hostname, nil))
+		}
+	}
+	return list
+}
+
+// chain is what the files have for the server's name.
+func (e *examination) chain() []*x509.Certificate {
+	store, _ := certs.New(certs.Options{Dir: e.CertsDir(), Hostname: e.Hostname})
+	for _, info := range store.List() {
+		chain := readChain(info.File)
+		if len(chain) > 0 && chain[0].VerifyHostname(e.Hostname) == nil {
+			return chain
+		}
+	}
+	return nil
+}
+
+// readChain reads the certificates of a file, as far as they can be read.
+func readChain(file string) []*x509.Certificate {
+	rest, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var chain []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return chain
+		}
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
+			chain = append(chain, cert)
+		}
+	}
+}
+
+// dialable is where to connect to for a listener that may be on all addresses.
+func dialable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip, bad := netip.ParseAddr(host); err == nil && (bad != nil || ip.IsUnspecified()) {
+		return net.JoinHostPort("localhost", port)
+	}
+	return address
+}
+
+func (e *examination) trusted() bool {
+	switch e.DNS.Trusted {
+	case config.TrustYes:
+		return true
+	case config.TrustNo:
+		return false
+	}
+	return !slices.ContainsFunc(e.resolver.Servers(), func(server string) bool {
+		ap, err := netip.ParseAddrPort(server)
+		return err != nil || !ap.Addr().Unmap().IsLoopback()
+	})
+}
+
+// probe is the rehearsal with the target. Where that is Gmail's, it is asked about a mailbox there to
+// which mail is forwarded.
+func (e *examination) probe() doctor.Probe {
+	p := doctor.Probe{Target: e.target, Port: e.Outbound.Port, Hostname: e.Hostname, Spare: !e.Outbound.Smarthost.IsZero()}
+	if e.target != gmailMX {
+		return p
+	}
+	for _, d := range e.All() {
+		if d.Aliases == nil {
+			continue
+		}
+		for _, rule := range d.Aliases.Rules() {
+			for _, target := range rule.Targets {
+				if target.Address.Domain == "gmail.com" && p.Recipient == "" && target.Address.ASCII() {
+					p.Recipient = target.Address.String()
+				}
+			}
+		}
+	}
+	return p
+}
+
+// way rehearses one of the ways that the settings name.
+func (e *examination) way(ctx context.Context, fixed relay.Fixed) doctor.Finding {
+	client := delivery.New(delivery.Options{
+		Hostname: e.Hostname, Port: e.Outbound.Port, Family: e.Outbound.IP, Resolver: e.resolver, Times: delivery.DefaultTimes(),
+	})
+	defer client.Close()
+	subject := fixed.Key + " " + strings.Join(fixed.Route.Hosts, ", ")
+	return doctor.CheckWay(ctx, subject, func(ctx context.Context) error { return client.Probe(ctx, fixed.Route) })
+}
+
+// records looks at those of a domain, and says nothing of what is right in many words.
+func (e *examination) records(ctx context.Context, d *domains.Domain) []doctor.Finding {
+	if d.Broken != nil {
+		return nil // settings has told
+	}
+	site := e.site(d)
+	site.Addresses = e.ours
+	list := e.doctor.CheckRecords(ctx, site)
+	found := slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool {
+		return f.Status == doctor.OK || f.Type == "PTR" // which is the same for all domains
+	})
+	if len(found) == 0 {
+		found = append(found, doctor.Finding{Status: doctor.OK, Subject: "records of " + d.Name, Text: "all are right"})
+		found = append(found, doctor.DMARCAdvice(d.Name, list)...)
+		found = append(found, e.doctor.CheckSTS(ctx, e.web, d.Name)...)
+	}
+	return found
+}

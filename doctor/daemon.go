@@ -1,0 +1,49 @@
+package doctor
+
+import (
+	"fmt"
+	"time"
+
+	"relayd/control"
+)
+
+// queueOld is when mail in the queue is worth a word.
+const queueOld = 4 * time.Hour
+
+// CheckDaemon judges what a running relayd says of itself.
+func (d *Doctor) CheckDaemon(s control.Status) []Finding {
+	list := []Finding{finding(OK, "relayd", "it runs, version %s", s.Version)}
+	for _, p := range s.Problems {
+		list = append(list, finding(Fail, "file "+p.File, "%s", p))
+	}
+	for _, p := range s.Warnings {
+		list = append(list, finding(Warn, "file "+p.File, "%s", p))
+	}
+	return append(list, d.judgeQueue(s)...)
+}
+
+func (d *Doctor) judgeQueue(s control.Status) []Finding {
+	var list []Finding
+	if s.Health.Failure != "" {
+		list = append(list, finding(Fail, "queue", "no mail is taken, writing it to disk has failed: %s", s.Health.Failure).
+			do("look at the disk (dmesg, df), mend it, then: systemctl restart relayd"))
+	}
+	if n := len(s.Health.Damaged); n > 0 {
+		list = append(list, finding(Fail, "queue", "it was damaged; files that were set aside: %d", n).do("find out what is hit: relay-util queue-check"))
+	}
+	if s.Queue.Held > 0 {
+		list = append(list, finding(Warn, "queue", "messages that are held: %d", s.Queue.Held).do("look why: relay-util queue-list --state held"))
+	}
+	if age := d.opt.Now().Sub(s.Queue.Oldest); !s.Queue.Oldest.IsZero() && age > queueOld {
+		list = append(list, finding(Warn, "queue", "the oldest message waits for %v", age.Round(time.Hour)).do("look why: relay-util queue-list --older 4h"))
+	}
+	if len(list) == 0 {
+		list = append(list, finding(OK, "queue", "%s", fmt.Sprintf("messages that wait: %d", s.Queue.Messages)))
+	}
+	return list
+}
+
+// NotRunning is the finding where no daemon answers.
+func NotRunning(err error) Finding {
+	return finding(Fail, "relayd", "%v", err).do("systemctl start relayd, and look at journalctl -u relayd")
+}
