@@ -201,7 +201,7 @@ func (d *Doctor) lookup(ctx context.Context, name string, typ uint16) ([]answer,
 		}
 	}
 	if len(groups) == 0 {
-		return nil, errors.Join(errs...)
+		return nil, errs[0]
 	}
 	return groups, nil
 }

@@ -93,7 +93,8 @@ type examination struct {
 }
 
 func newExamination(ctx context.Context, w world, target string) *examination {
-	e := &examination{world: w, resolver: w.resolver(), web: &http.Client{}, target: target}
+	e := &examination{world: w, resolver: w.resolver(), target: target}
+	e.web = &http.Client{Transport: &http.Transport{DialContext: e.dial, DisableKeepAlives: true}}
 	e.doctor = doctor.New(doctor.Options{Resolver: e.resolver})
 	ctx, cancel := context.WithTimeout(ctx, beginTime)
 	defer cancel()
@@ -104,6 +105,25 @@ func newExamination(ctx context.Context, w world, target string) *examination {
 		e.status = &s
 	}
 	return e
+}
+
+// dial connects as the rest does, by the resolver of the settings.
+func (e *examination) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	ans, err := e.resolver.IP(ctx, host, "ip")
+	if err != nil {
+		return nil, err
+	}
+	var conn net.Conn
+	for _, ip := range slices.Backward(ans.Records) { // IPv4, which more machines have, stands last
+		if conn, err = new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(ip.String(), port)); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }
 
 func (e *examination) checks() []doctor.Check {

@@ -30,6 +30,7 @@ type DNS struct {
 	faults map[string]int // rcode, or silent
 	secure map[string]bool
 	counts map[question]int
+	own    bool // it answers with authority
 }
 
 type question struct {
@@ -141,6 +142,14 @@ func (d *DNS) Secure(name string) {
 	d.secure[canonical(name)] = true
 }
 
+// Authoritative makes the server one of the zones that it knows: it answers with authority (AA) and
+// offers no recursion.
+func (d *DNS) Authoritative() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.own = true
+}
+
 // Count is how often name was asked for with the type, such as "MX", over both protocols; the
 // type "" counts all of them. A silenced question counts too.
 func (d *DNS) Count(name, typ string) int {
@@ -196,7 +205,7 @@ func (d *DNS) answer(req *dns.Msg) *dns.Msg {
 	q := question{dns.CanonicalName(req.Question[0].Name), req.Question[0].Qtype}
 	d.counts[q]++
 	res := new(dns.Msg).SetReply(req)
-	res.RecursionAvailable = true
+	res.RecursionAvailable, res.Authoritative = !d.own, d.own
 	fault, broken := d.faults[q.name]
 	if !broken {
 		fault, broken = d.faults[Everything]
