@@ -104,7 +104,7 @@ func (d *Doctor) probe(ctx context.Context, p Probe, name, network string) Findi
 	address := net.JoinHostPort(ans.Records[0].String(), strconv.Itoa(p.Port))
 	conn, err := d.opt.Dial(ctx, "tcp", address)
 	if err != nil {
-		f := finding(bad, subject, "%s cannot be reached (%v): port 25 outwards seems to be closed", p.Target, plainError(ctx, err))
+		f := finding(bad, subject, "%s cannot be reached (%v): the port seems to be closed", p.Target, plainError(ctx, err))
 		return f.do("have your provider open port 25 outwards, or send through a smarthost ([outbound] smarthost)")
 	}
 	defer conn.Close()

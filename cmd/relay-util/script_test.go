@@ -32,6 +32,7 @@ func TestScripts(t *testing.T) {
 			"contains": contains,
 			"daemon":   daemon,
 			"spoil":    spoil,
+			"names":    names(t),
 		},
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
