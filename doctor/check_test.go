@@ -67,7 +67,7 @@ func TestFiles(t *testing.T) {
 		status Status
 		text   string
 	}{
-		0o600: {OK, "1 secrets"}, 0o640: {OK, "1 secrets"}, 0o644: {Fail, "chmod o= "}, 0o660: {Fail, "chmod go-w"},
+		0o600: {OK, "1 secrets"}, 0o640: {OK, "1 secrets"}, 0o644: {Fail, "chmod o= "}, 0o660: {OK, "1 secrets"}, 0o602: {Fail, "can change this private key"},
 	} {
 		if err := os.Chmod(file, mode); err != nil {
 			t.Fatal(err)

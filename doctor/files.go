@@ -48,13 +48,15 @@ func CheckFiles(stateDir string, secrets []Secret) []Finding {
 }
 
 func judgeSecret(file, what string, info fs.FileInfo) []Finding {
-	switch mode := info.Mode().Perm(); {
-	case mode&0o004 != 0:
-		return []Finding{finding(Fail, "file "+file, "everybody on this machine can read this %s (mode %04o)", what, mode).do("chmod o= %s", file)}
-	case mode&0o022 != 0:
-		return []Finding{finding(Fail, "file "+file, "others than its owner can write this %s (mode %04o)", what, mode).do("chmod go-w %s", file)}
+	mode := info.Mode().Perm()
+	if mode&0o006 == 0 {
+		return nil
 	}
-	return nil
+	able := "read"
+	if mode&0o002 != 0 {
+		able = "change"
+	}
+	return []Finding{finding(Fail, "file "+file, "everybody on this machine can %s this %s (mode %04o)", able, what, mode).do("chmod o= %s", file)}
 }
 
 // owner is who a folder belongs to; not known for root, who can read everything.

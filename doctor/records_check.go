@@ -24,7 +24,7 @@ func (d *Doctor) CheckRecords(ctx context.Context, s Site) []Finding {
 			jobs = append(jobs, func() []Finding { return d.checkRecord(ctx, s, r) })
 		}
 	}
-	jobs = append(jobs, func() []Finding { return d.checkStray(ctx, s) })
+	jobs = append(jobs, func() []Finding { return d.checkStray(ctx, s) }, func() []Finding { return checkKeys(s) })
 	found := make([][]Finding, len(jobs))
 	each(len(jobs), func(i int) { found[i] = jobs[i]() })
 	return append(d.troubles(ctx, s), slices.Concat(found...)...)
@@ -47,6 +47,15 @@ func (d *Doctor) Addresses(ctx context.Context, host string) []netip.Addr {
 		}
 	}
 	return append(list, here...)
+}
+
+// checkKeys looks whether mail is signed at all.
+func checkKeys(s Site) []Finding {
+	if len(s.Keys) > 0 {
+		return nil
+	}
+	f := finding(Warn, "DKIM "+s.Domain, "there is no key, so its mail leaves without a signature")
+	return []Finding{f.do("relay-util dkim-keygen %s", s.Domain)}
 }
 
 // checkStray looks for IPv6 addresses in DNS on a machine that has none.

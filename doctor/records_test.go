@@ -216,6 +216,14 @@ func TestStrayIPv6(t *testing.T) {
 	}
 }
 
+func TestUnsigned(t *testing.T) {
+	w := newWorld(t)
+	w.site.Keys = nil
+	if f := named(w.doctor.CheckRecords(t.Context(), w.site), "DKIM example.org"); f.Status != Warn || f.Do != "relay-util dkim-keygen example.org" {
+		t.Errorf("%+v", f)
+	}
+}
+
 // Behind a translation of addresses DNS says which one is ours.
 func TestAddressesBehindNAT(t *testing.T) {
 	w := newWorld(t)
