@@ -124,6 +124,17 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
+// brief is an error of the network without the addresses, which those who read it know.
+func brief(err error) error {
+	if isTimeout(err) {
+		return errors.New("no answer")
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
 // recursive asks the resolver's servers in turn until one has an answer.
 func (d *Doctor) recursive(ctx context.Context, q query) (*mdns.Msg, string, error) {
 	q.recurse = true
@@ -132,7 +143,7 @@ func (d *Doctor) recursive(ctx context.Context, q query) (*mdns.Msg, string, err
 		resp, err := d.ask(ctx, server, q)
 		switch {
 		case err != nil:
-			last = fmt.Errorf("%s: %w", server, err)
+			last = fmt.Errorf("%s: %w", server, brief(err))
 		case resp.Rcode != mdns.RcodeSuccess && resp.Rcode != mdns.RcodeNameError:
 			last = fmt.Errorf("%s answers %s", server, mdns.RcodeToString[resp.Rcode])
 		default:

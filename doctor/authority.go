@@ -129,42 +129,40 @@ type outcome struct {
 	lame        string // why it is no good; "" if it is
 }
 
+// greet asks a server of a zone by IPv4, or by IPv6 where there is no way by IPv4.
 func (d *Doctor) greet(ctx context.Context, zone, name string) outcome {
-	o := outcome{server: nameserver{name: name}}
-	ip, err := d.addressOf(ctx, name)
-	if err != nil {
-		o.lame = "it has no address: " + err.Error()
-		return o
+	o := outcome{server: nameserver{name: name}, unreachable: true}
+	var absent error
+	for _, network := range []string{"ip4", "ip6"} {
+		ans, err := d.opt.Resolver.IP(ctx, name, network)
+		if err != nil {
+			absent = err
+			continue
+		}
+		o.server.ip = ans.Records[0]
+		if d.meetAt(ctx, zone, &o); !o.unreachable {
+			return o
+		}
 	}
-	o.server.ip = ip
-	resp, err := d.ask(ctx, d.opt.Authority(ip), query{name: zone, typ: mdns.TypeSOA})
-	switch {
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
-		o.unreachable = true
-		o.silent = true
-	case err != nil:
-		o.silent, o.lame = true, "it does not answer: "+err.Error()
-	case resp.Rcode != mdns.RcodeSuccess:
-		o.spoke, o.lame = true, "it answers "+mdns.RcodeToString[resp.Rcode]
-	case !resp.Authoritative:
-		o.spoke, o.lame = true, "it is not authoritative for the zone"
-	default:
-		o.spoke = true
+	if !o.server.ip.IsValid() {
+		o.unreachable, o.lame = false, "it has no address: "+absent.Error()
 	}
 	return o
 }
 
-// addressOf is an address of a host, of IPv4 if it has one.
-func (d *Doctor) addressOf(ctx context.Context, host string) (netip.Addr, error) {
-	ans, err := d.opt.Resolver.IP(ctx, host, "ip4")
-	if err != nil {
-		six, err6 := d.opt.Resolver.IP(ctx, host, "ip6")
-		if err6 != nil {
-			return netip.Addr{}, err
-		}
-		ans = six
+// meetAt asks a server at its address.
+func (d *Doctor) meetAt(ctx context.Context, zone string, o *outcome) {
+	resp, err := d.ask(ctx, d.opt.Authority(o.server.ip), query{name: zone, typ: mdns.TypeSOA})
+	o.unreachable = errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL)
+	o.silent, o.spoke = err != nil, err == nil
+	switch {
+	case err != nil:
+		o.lame = "it does not answer: " + brief(err).Error()
+	case resp.Rcode != mdns.RcodeSuccess:
+		o.lame = "it answers " + mdns.RcodeToString[resp.Rcode]
+	case !resp.Authoritative:
+		o.lame = "it is not authoritative for the zone"
 	}
-	return ans.Records[0], nil
 }
 
 // lookup asks all servers of the zone that a name is in. It returns one answer, or several where they
@@ -210,7 +208,7 @@ func (d *Doctor) lookup(ctx context.Context, name string, typ uint16) ([]answer,
 func (d *Doctor) question(ctx context.Context, server nameserver, q query) (*answer, error) {
 	resp, err := d.ask(ctx, d.opt.Authority(server.ip), q)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", server, err)
+		return nil, fmt.Errorf("%s: %w", server, brief(err))
 	}
 	if resp.Rcode != mdns.RcodeSuccess && resp.Rcode != mdns.RcodeNameError {
 		return nil, fmt.Errorf("%s answers %s", server, mdns.RcodeToString[resp.Rcode])

@@ -338,7 +338,8 @@ func TestDaemon(t *testing.T) {
 			t.Errorf("%d: %s", i, listing(list))
 		}
 	}
-	expect(t, NotRunning(control.ErrNotRunning), Fail, "systemctl start")
+	expect(t, NoDaemon(control.ErrNotRunning), Fail, "systemctl start")
+	expect(t, NoDaemon(os.ErrPermission), Fail, "sudo")
 }
 
 func TestWay(t *testing.T) {

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,7 +44,11 @@ func (d *Doctor) judgeQueue(s control.Status) []Finding {
 	return list
 }
 
-// NotRunning is the finding where no daemon answers.
-func NotRunning(err error) Finding {
-	return finding(Fail, "relayd", "%v", err).do("systemctl start relayd, and look at journalctl -u relayd")
+// NoDaemon is the finding where a daemon did not say how it fares.
+func NoDaemon(err error) Finding {
+	f := finding(Fail, "relayd", "%v", err)
+	if errors.Is(err, control.ErrNotRunning) {
+		return f.do("systemctl start relayd, and look at journalctl -u relayd")
+	}
+	return f.do("run relay-util check with sudo; if that does not help, look at journalctl -u relayd")
 }

@@ -113,12 +113,12 @@ func (d *Doctor) probe(ctx context.Context, p Probe, name, network string) Findi
 	return r.judge(ctx, finding(OK, subject, "%s takes mail from here", p.Target), bad, p)
 }
 
-// plainError is err, or that time ran out.
+// plainError is err for people, or that time ran out.
 func plainError(ctx context.Context, err error) error {
-	if ctx.Err() != nil || isTimeout(err) {
+	if ctx.Err() != nil {
 		return errors.New("no answer")
 	}
-	return err
+	return brief(err)
 }
 
 // judge goes through the rehearsal and says how it went.

@@ -16,6 +16,10 @@ func (d *Doctor) CheckRecords(ctx context.Context, s Site) []Finding {
 	if len(s.Addresses) == 0 {
 		s.Addresses = d.Addresses(ctx, s.Hostname)
 	}
+	if z := d.zoneOf(ctx, s.Domain); z.err != nil {
+		f := finding(Fail, "name servers of "+s.Domain, "nobody can say which records there are: %v", z.err)
+		return append(z.trouble, f.do("mend the name servers of the domain, or the resolver here, then look again"))
+	}
 	var jobs []func() []Finding
 	seen := map[string]bool{}
 	for _, r := range Needed(s) {
@@ -171,7 +175,7 @@ func (d *Doctor) judged(ctx context.Context, r Record, judge func(answer) Findin
 
 // unknown is the finding where nobody answers.
 func (r Record) unknown(err error) Finding {
-	return r.about(Fail, answer{}, "nobody can say: %v", err).do("mend the name servers of its zone, then look again")
+	return r.about(Fail, answer{}, "nobody can say: %v", brief(err)).do("mend the name servers of its zone, then look again")
 }
 
 // agreed judges each answer and returns the worst finding, with a word on that they differ.

@@ -131,6 +131,13 @@ func TestNameServers(t *testing.T) {
 		text    string
 	}{
 		"refuses":   {func(w *world) { w.servers[1].Fail("example.org", mdns.RcodeRefused) }, "name servers of example.org", Fail, "ns2.example.org (192.0.2.54) is lame: it answers REFUSED"},
+		"all refuse": {func(w *world) {
+			w.servers[0].Fail("example.org", mdns.RcodeRefused)
+			w.servers[1].Fail("example.org", mdns.RcodeRefused)
+		}, "name servers of example.org", Fail, "ns1.example.org (192.0.2.53) is lame: it answers REFUSED"},
+		"have no address": {func(w *world) {
+			w.resolver.Set(strings.Replace(theZone(w.site)+elsewhere, "ns2.example.org. A", "ns3.example.org. A", 1))
+		}, "name servers of example.org", Fail, "ns2.example.org is lame: it has no address"},
 		"is silent": {func(w *world) { w.servers[1].Silence("*") }, "name servers of example.org", Fail, "ns2.example.org (192.0.2.54) is lame: it does not answer"},
 		"disagree": {func(w *world) {
 			w.servers[1].Set(strings.Replace(theZone(w.site), "MX 10 mx.", "MX 10 ns1.", 1))
@@ -139,7 +146,7 @@ func TestNameServers(t *testing.T) {
 			w.servers[0].Silence("*")
 			w.servers[1].Silence("*")
 		}, "name servers of example.org", Warn, "port 53 outwards seems to be closed"},
-		"resolver fails": {func(w *world) { w.resolver.Fail("*", mdns.RcodeServerFailure) }, "MX example.org", Fail, "nobody can say: no resolver knows its name servers"},
+		"resolver fails": {func(w *world) { w.resolver.Fail("*", mdns.RcodeServerFailure) }, "name servers of example.org", Fail, "nobody can say which records there are: no resolver knows its name servers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

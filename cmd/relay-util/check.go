@@ -164,7 +164,14 @@ func (e *examination) settings() []doctor.Finding {
 	case len(e.All()) == 0:
 		return []doctor.Finding{{Status: doctor.Fail, Subject: "settings", Text: "no domain is hosted", Do: "relay-util domain-add DOMAIN"}}
 	case err == nil:
-		return []doctor.Finding{{Status: doctor.OK, Subject: "settings", Text: e.File() + " and the files of " + count(len(e.All()), "domain")}}
+		found := []doctor.Finding{{Status: doctor.OK, Subject: "settings", Text: e.File() + " and the files of " + count(len(e.All()), "domain")}}
+		if smart := e.Outbound.Smarthost; !smart.IsZero() {
+			found = append(found, doctor.Finding{
+				Status: doctor.Info, Subject: "smarthost", Text: "mail leaves through " + smart.Addr() + ", whose servers the SPF record of each domain must name too",
+				Do: "add the include: that its provider tells",
+			})
+		}
+		return found
 	case !ok:
 		list = problem.List{problem.At(e.DomainsDir(), 0, "%v", err)}
 	}
@@ -202,13 +209,16 @@ func (e *examination) secrets() []doctor.Secret {
 
 func (e *examination) daemon() []doctor.Finding {
 	if e.status == nil {
-		return []doctor.Finding{doctor.NotRunning(e.down)}
+		return []doctor.Finding{doctor.NoDaemon(e.down)}
 	}
 	return e.doctor.CheckDaemon(*e.status)
 }
 
 func (e *examination) ports(ctx context.Context) []doctor.Finding {
 	var running []string
+	if e.status == nil && !errors.Is(e.down, control.ErrNotRunning) {
+		return nil // it may be relayd that has them
+	}
 	if e.status != nil {
 		running = []string{}
 		for _, l := range e.status.Listeners {
