@@ -62,7 +62,7 @@ func (d *Doctor) listed(ctx context.Context, zone string, ip netip.Addr) (verdic
 	case err != nil && isAbsent(err):
 		return "", ""
 	case err != nil:
-		return err.Error(), ""
+		return brief(err).Error(), ""
 	}
 	var all []string
 	for _, code := range ans.Records {

@@ -99,7 +99,7 @@ func (d *Doctor) probe(ctx context.Context, p Probe, name, network string) Findi
 	}
 	ans, err := d.opt.Resolver.IP(ctx, p.Target, network)
 	if err != nil {
-		return finding(bad, subject, "not checked: %v", err).do("mend the resolver, or name another server with --target")
+		return finding(bad, subject, "not checked, the address of %s is not known: %v", p.Target, brief(err)).do("mend the resolver, or name another server with --target")
 	}
 	address := net.JoinHostPort(ans.Records[0].String(), strconv.Itoa(p.Port))
 	conn, err := d.opt.Dial(ctx, "tcp", address)

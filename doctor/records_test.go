@@ -130,7 +130,7 @@ func TestNameServers(t *testing.T) {
 		status  Status
 		text    string
 	}{
-		"refuses":   {func(w *world) { w.servers[1].Fail("example.org", mdns.RcodeRefused) }, "name servers of example.org", Fail, "ns2.example.org (192.0.2.54) is lame: it answers REFUSED"},
+		"refuses": {func(w *world) { w.servers[1].Fail("example.org", mdns.RcodeRefused) }, "name servers of example.org", Fail, "ns2.example.org (192.0.2.54) is lame: it answers REFUSED"},
 		"all refuse": {func(w *world) {
 			w.servers[0].Fail("example.org", mdns.RcodeRefused)
 			w.servers[1].Fail("example.org", mdns.RcodeRefused)

@@ -21,7 +21,7 @@ func (d *Doctor) checkPTR(ctx context.Context, s Site, r Record) Finding {
 // CheckReverse looks at the reverse DNS of the server's addresses.
 func (d *Doctor) CheckReverse(ctx context.Context, hostname string, ours []netip.Addr) []Finding {
 	if len(ours) == 0 {
-		return []Finding{finding(Fail, "reverse DNS", "no address of this server is known: it has no public one, and DNS has none for %s", hostname).
+		return []Finding{finding(Fail, "reverse DNS", "no address of this server is known: it has no public one, and DNS tells none of %s", hostname).
 			do("publish the address of the server in DNS as %s", hostname)}
 	}
 	list := make([]Finding, len(ours))
@@ -39,7 +39,7 @@ func (d *Doctor) reverse(ctx context.Context, ip netip.Addr, hostname string, se
 	subject := "reverse DNS of " + ip.String()
 	names, err := d.opt.Resolver.PTR(ctx, ip)
 	if err != nil && !isAbsent(err) {
-		return finding(bad, subject, "nobody can say: %v", err).do("look again later")
+		return finding(bad, subject, "nobody can say: %v", brief(err)).do("look again later")
 	}
 	network := map[bool]string{true: "ip4", false: "ip6"}[ip.Is4()]
 	const most = 10 // names that are looked at

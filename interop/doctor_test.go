@@ -20,7 +20,7 @@ func TestPrintedZoneTurnsTheCheckGreen(t *testing.T) {
 	ip(t, "-n", n.name, "address", "add", "10.53.0.1/32", "dev", "lo") // the name server's; the world would not see it
 	n.dnsmasq("listen-address=127.0.0.1\nbind-interfaces\ncache-size=0\nserver=/example.test/10.53.0.1\n"+
 		"server=/192.in-addr.arpa/10.53.0.1\nserver=/ip6.arpa/10.53.0.1\n", nil)
-	s := newSite(t, localListeners)
+	s := newSite(t, "") // on the usual ports
 	s.ns = n
 	s.addDomain("example.test", "*: you@mailbox.test\n", "app")
 
@@ -67,6 +67,29 @@ func TestPrintedZoneTurnsTheCheckGreen(t *testing.T) {
 	})
 	if strings.Contains(stdout, "warn") || strings.Contains(stdout, "FAIL") || stderr != "" {
 		t.Errorf("%s%s", stdout, stderr)
+	}
+	checkAll(t, s)
+}
+
+// checkAll runs relay-util check beside a relayd, which also plays the part of the world's mail server.
+func checkAll(t *testing.T, s *site) {
+	t.Helper()
+	s.start()
+	t.Setenv("SSL_CERT_FILE", s.path("ca.pem"))
+	stdout, stderr, code := s.util("check", "--target", hostname)
+	for _, want := range []string{
+		"ok    settings: ", "ok    rights of files: ", "ok    relayd: it runs", "ok    queue: ", "ok    port of smtp, :25: relayd listens",
+		"FAIL  certificate at submission, [::]:587: mx.example.test, good for 0 days", "FAIL  certificate at submissions, [::]:465: mx.example.test, good for 0 days",
+		"ok    reverse DNS of 192.0.2.1: ", "ok    reverse DNS of 2001:db8::25: ", "FAIL  resolver: it does not answer", // for the root
+		"ok    port 25 outwards, IPv4: mx.example.test takes mail from here, by TLS 1.3", "ok    port 25 outwards, IPv6: mx.example.test takes mail",
+		"info  block list zen.spamhaus.org: not checked", "ok    records of example.test: all are right", "info  DMARC example.test: ",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	if code != 1 || strings.Count(stdout, "FAIL") != 3 || stderr != "" || t.Failed() {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 }
 
