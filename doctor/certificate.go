@@ -3,14 +3,21 @@ package doctor
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"relayd/dane"
+	"relayd/dns"
 )
 
 // What is left of a certificate's life when somebody should look why it was not renewed: certbot and
@@ -115,4 +122,32 @@ func days(n int) string {
 		return "1 day"
 	}
 	return fmt.Sprintf("%d days", n)
+}
+
+// CheckTLSA compares the TLSA records of the server, if there are any, with the certificates that it
+// shows, its own first: senders that know DANE deliver nothing where they differ (RFC 7672).
+func (d *Doctor) CheckTLSA(ctx context.Context, hostname string, chain []*x509.Certificate) []Finding {
+	name := "_25._tcp." + hostname
+	a, err := d.one(ctx, name, mdns.TypeTLSA)
+	if err != nil || len(a.records) == 0 || len(chain) == 0 {
+		return nil
+	}
+	var records []dns.TLSA
+	for _, rr := range a.records {
+		tlsa, ok := rr.(*mdns.TLSA)
+		if !ok {
+			continue
+		}
+		data, err := hex.DecodeString(tlsa.Certificate)
+		if err == nil {
+			records = append(records, dns.TLSA{Usage: tlsa.Usage, Selector: tlsa.Selector, Matching: tlsa.MatchingType, Data: data})
+		}
+	}
+	sum := sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)
+	f := finding(OK, "TLSA "+name, "it stands for the certificate in force")
+	if err := dane.Verify(records, chain, []string{hostname}, d.opt.Now()); err != nil {
+		f = finding(Fail, "TLSA "+name, "%v: senders with DANE deliver nothing", err)
+	}
+	f.Name, f.Type, f.Value, f.Found = name, "TLSA", "3 1 1 "+hex.EncodeToString(sum[:]), a.values()
+	return []Finding{f.do("change it to %s TLSA %s, or remove it", name, f.Value)}
 }

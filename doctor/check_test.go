@@ -158,6 +158,8 @@ func TestPort25(t *testing.T) {
 		"no TLS":        {sink.Options{}, Probe{}, Warn, Warn, "offers no TLS", "strip"},
 		"turned away":   {sink.Options{Reply: answer("greeting", "554 5.7.1 go away")}, Probe{}, Fail, Warn, "554 5.7.1 go away", ""},
 		"no such user":  {sink.Options{TLSConfig: conf, Reply: answer("rcpt", "550 5.1.1 who")}, Probe{Recipient: "me@example.org"}, Warn, Warn, "not for the recipient: 550 5.1.1 who", "alias"},
+		"about us":      {sink.Options{TLSConfig: conf, Reply: answer("rcpt", "550 5.7.25 no PTR record")}, Probe{Recipient: "me@example.org"}, Fail, Warn, "refuses mail from here: 550 5.7.25", ""},
+		"IPv6 alone":    {sink.Options{Reply: answer("greeting", "554 no")}, Probe{Network: "ip6"}, Fail, "", "554 no", ""},
 		"hangs up":      {sink.Options{Reply: answer("ehlo", "<close>")}, Probe{}, Fail, Warn, "silent or away", "firewall"},
 		"closed":        {sink.Options{}, Probe{Port: 26}, Fail, Warn, "seems to be closed", "smarthost"},
 		"closed, spare": {sink.Options{}, Probe{Port: 26, Spare: true}, Warn, Warn, "seems to be closed", "smarthost"},
@@ -173,6 +175,9 @@ func TestPort25(t *testing.T) {
 			list := w.doctor.CheckPort25(t.Context(), p)
 			expect(t, list[0], c.four, c.text)
 			expect(t, list[0], c.four, c.also)
+			if p.Network != "" {
+				return
+			}
 			expect(t, list[1], c.six, c.text)
 			w.site.Addresses = w.site.Addresses[:1]
 			expect(t, w.doctor.CheckPort25(t.Context(), p)[1], Info, "no IPv6 address")
@@ -232,6 +237,31 @@ func TestServiceCertificate(t *testing.T) {
 	expect(t, w.doctor.JudgeChain("files", []*x509.Certificate{own.Leaf}, "mail.example.org", pool), OK, "good for 30 days")
 	w.doctor.opt.Now = func() time.Time { return own.Leaf.NotAfter.Add(-5 * 24 * time.Hour) }
 	expect(t, w.doctor.JudgeChain("files", []*x509.Certificate{own.Leaf}, "mail.example.org", pool), Warn, "renew it now")
+}
+
+func TestTLSA(t *testing.T) {
+	cert := testnet.Cert(t, "mx.example.org")
+	leaf, err := x509.ParseCertificate(cert.TLS.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newWorld(t).site
+	s.Certs = []*x509.Certificate{leaf}
+	right := ""
+	for _, r := range Further(s) {
+		if r.Type == "TLSA" {
+			right = r.Zone()
+		}
+	}
+	w := newWorld(t)
+	if list := w.doctor.CheckTLSA(t.Context(), "mx.example.org", s.Certs); list != nil {
+		t.Errorf("%+v", list)
+	}
+	for record, want := range map[string]Status{right: OK, "_25._tcp.mx.example.org. TLSA 3 1 1 " + strings.Repeat("0", 64): Fail} {
+		w := newWorld(t)
+		w.change(t, "", record)
+		expect(t, w.doctor.CheckTLSA(t.Context(), "mx.example.org", s.Certs)[0], want, "")
+	}
 }
 
 func TestBlockLists(t *testing.T) {

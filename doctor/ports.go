@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -71,27 +70,28 @@ type Probe struct {
 	Recipient string // who is asked about; "" for nobody
 	// Spare says that mail leaves by another way, so that a closed port is no failure.
 	Spare bool
+	// Network is the address family that mail leaves by, "ip4" or "ip6"; "" for both.
+	Network string
 }
 
-// CheckPort25 rehearses a delivery over each address family that this machine has.
+// CheckPort25 rehearses a delivery over each address family that mail leaves by.
 func (d *Doctor) CheckPort25(ctx context.Context, p Probe) []Finding {
 	p.Port = cmp.Or(p.Port, 25)
-	families := []struct{ name, network string }{{"IPv4", "ip4"}, {"IPv6", "ip6"}}
-	list := make([]Finding, len(families))
-	var tasks sync.WaitGroup
-	for i, family := range families {
-		tasks.Go(func() { list[i] = d.probe(ctx, p, family.name, family.network) })
+	networks := []string{"ip4", "ip6"}
+	if p.Network != "" {
+		networks = []string{p.Network}
 	}
-	tasks.Wait()
+	list := make([]Finding, len(networks))
+	each(len(networks), func(i int) { list[i] = d.probe(ctx, p, networks[i]) })
 	return list
 }
 
-func (d *Doctor) probe(ctx context.Context, p Probe, name, network string) Finding {
+func (d *Doctor) probe(ctx context.Context, p Probe, network string) Finding {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	subject := fmt.Sprintf("port %d outwards, %s", p.Port, name)
+	subject := fmt.Sprintf("port %d outwards, %s", p.Port, map[string]string{"ip4": "IPv4", "ip6": "IPv6"}[network])
 	bad := Fail
-	if network == "ip6" || p.Spare {
+	if network == "ip6" && p.Network == "" || p.Spare {
 		bad = Warn
 	}
 	if here, err := d.opt.Addresses(); network == "ip6" && err == nil && !slices.ContainsFunc(here, netip.Addr.Is6) {
@@ -136,12 +136,12 @@ func (r *rehearsal) judge(ctx context.Context, good Finding, bad Status, p Probe
 	if !refused {
 		return finding(bad, good.Subject, "%s went silent or away: %v", p.Target, plainError(ctx, err)).do("look again; a firewall of the provider's may redirect port 25")
 	}
-	if stage == delivery.AtRcpt {
+	verdict := delivery.Classify(answer, stage, providerOf(p.Target))
+	if stage == delivery.AtRcpt && verdict.Class > delivery.ClassLogin { // which are about us
 		return finding(Warn, good.Subject, "%s takes our mail, but not for the recipient: %s", p.Target, answer).do("look at the alias that leads there")
 	}
 	f := finding(bad, good.Subject, "%s refuses mail from here: %s", p.Target, answer)
-	advice := delivery.Classify(answer, stage, providerOf(p.Target)).Advice
-	return f.do("%s", cmp.Or(advice, "do what the answer says"))
+	return f.do("%s", cmp.Or(verdict.Advice, "do what the answer says"))
 }
 
 // providerOf is the domain of a host as Classify wants it. Those that it knows have two labels.

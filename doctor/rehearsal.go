@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,7 +40,8 @@ func (r *rehearsal) play(ctx context.Context, p Probe) (delivery.Stage, error) {
 	if err != nil {
 		return delivery.AtEHLO, err
 	}
-	if strings.Contains("\n"+strings.ToUpper(offers.Text)+"\n", "\nSTARTTLS\n") {
+	startTLS := func(line string) bool { return strings.EqualFold(strings.TrimSpace(line), "STARTTLS") }
+	if slices.ContainsFunc(strings.Split(offers.Text, "\n"), startTLS) {
 		if err := r.startTLS(ctx, &tls.Config{ServerName: r.host, InsecureSkipVerify: true}); err != nil { // as mail is sent
 			return delivery.AtSTARTTLS, err
 		}

@@ -58,7 +58,7 @@ func (t *tool) checkup() *cobra.Command {
 		}
 		ctx, cancel := context.WithTimeout(ctx, checkupTime)
 		defer cancel()
-		p := t.progress(!t.json)
+		p := t.progress(false) // the answer comes behind it
 		found := doctor.Run(ctx, newExamination(ctx, w, *target).checks(), func(done, total int) {
 			if p.due() {
 				p.show(fmt.Sprintf("%d of %d checks are done", done, total))
@@ -232,10 +232,11 @@ func (e *examination) ports(ctx context.Context) []doctor.Finding {
 
 // certificates looks at what clients are shown; where the daemon is down, at the files.
 func (e *examination) certificates(ctx context.Context) []doctor.Finding {
+	chain := e.chain()
+	list := e.doctor.CheckTLSA(ctx, e.Hostname, chain)
 	if e.status == nil {
-		return []doctor.Finding{e.doctor.JudgeChain("certificate in "+e.CertsDir(), e.chain(), e.Hostname, nil)}
+		return append(list, e.doctor.JudgeChain("certificate in "+e.CertsDir(), chain, e.Hostname, nil))
 	}
-	var list []doctor.Finding
 	for _, l := range e.status.Listeners {
 		if l.Service == "submission" || l.Service == "submissions" {
 			s := doctor.Service{Name: l.Service + ", " + l.Address, Address: dialable(l.Address), Implicit: l.Service == "submissions"}
@@ -301,6 +302,7 @@ func (e *examination) trusted() bool {
 // which mail is forwarded.
 func (e *examination) probe() doctor.Probe {
 	p := doctor.Probe{Target: e.target, Port: e.Outbound.Port, Hostname: e.Hostname, Spare: !e.Outbound.Smarthost.IsZero()}
+	p.Network = map[string]string{config.IPv4: "ip4", config.IPv6: "ip6"}[e.Outbound.IP]
 	if e.target != gmailMX {
 		return p
 	}

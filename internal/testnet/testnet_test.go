@@ -83,6 +83,10 @@ func TestDNSMisbehaves(t *testing.T) {
 	if res := ask(t, d, "udp", "long.test.", dns.TypeTXT); !res.Truncated {
 		t.Error("a long answer is not truncated")
 	}
+	d.Authoritative()
+	if res := ask(t, d, "udp", "b.test.", dns.TypeA); !res.Authoritative || res.RecursionAvailable {
+		t.Errorf("a server of the zone: %v", res)
+	}
 	d.Silence(Everything)
 	q := new(dns.Msg).SetQuestion("b.test.", dns.TypeA)
 	if res, _, err := (&dns.Client{Timeout: 50 * time.Millisecond}).Exchange(q, d.Addr()); err == nil {
