@@ -63,6 +63,8 @@ func (d *Doctor) reverse(ctx context.Context, ip netip.Addr, hostname string, se
 	case !slices.Contains(confirmed, hostname):
 		f = finding(Warn, subject, "it is %s, which leads back, but the server calls itself %s", confirmed[0], hostname).do("%s", set)
 	}
-	f.Found = names
+	for _, name := range names {
+		f.Found = append(f.Found, plain(name))
+	}
 	return f
 }

@@ -51,7 +51,7 @@ func (t *tool) checkup() *cobra.Command {
 	return t.verb(c, cobra.NoArgs, func(ctx context.Context, _ []string) error {
 		w, err := t.world()
 		if list, ok := errors.AsType[problem.List](err); ok {
-			return t.printFindings(unusable(list))
+			return t.printFindings(complaints(list, "mend it: nothing else can be checked before"))
 		}
 		if err != nil {
 			return err
@@ -69,13 +69,11 @@ func (t *tool) checkup() *cobra.Command {
 	})
 }
 
-// unusable are the findings where the settings cannot be read, and with them nothing else.
-func unusable(list problem.List) []doctor.Finding {
+// complaints are findings about files that cannot be used as they stand.
+func complaints(list problem.List, do string) []doctor.Finding {
 	var found []doctor.Finding
 	for _, p := range list {
-		found = append(found, doctor.Finding{
-			Status: doctor.Fail, Subject: "settings", Text: p.String(), Do: "mend it: nothing else can be checked before",
-		})
+		found = append(found, doctor.Finding{Status: doctor.Fail, Subject: "settings", Text: p.String(), Do: do})
 	}
 	return found
 }
@@ -156,26 +154,27 @@ func (e *examination) checks() []doctor.Check {
 	return list
 }
 
-// settings says what is wrong with the files as they stand, whatever the daemon has in force.
+// settings says what is wrong with the files of the domains, unless a daemon does, which knows which
+// of them are in force.
 func (e *examination) settings() []doctor.Finding {
-	err := broken(e.All())
-	list, ok := errors.AsType[problem.List](err)
-	switch {
-	case len(e.All()) == 0:
+	if len(e.All()) == 0 {
 		return []doctor.Finding{{Status: doctor.Fail, Subject: "settings", Text: "no domain is hosted", Do: "relay-util domain-add DOMAIN"}}
-	case err == nil:
-		found := []doctor.Finding{{Status: doctor.OK, Subject: "settings", Text: e.File() + " and the files of " + count(len(e.All()), "domain")}}
-		if smart := e.Outbound.Smarthost; !smart.IsZero() {
-			found = append(found, doctor.Finding{
-				Status: doctor.Info, Subject: "smarthost", Text: "mail leaves through " + smart.Addr() + ", whose servers the SPF record of each domain must name too",
-				Do: "add the include: that its provider tells",
-			})
-		}
-		return found
-	case !ok:
-		list = problem.List{problem.At(e.DomainsDir(), 0, "%v", err)}
 	}
-	return unusable(list)
+	var found []doctor.Finding
+	if list, ok := errors.AsType[problem.List](broken(e.All())); ok && e.status == nil {
+		found = complaints(list, "mend it: mail for the domain is put off until then, unless an older version is in force")
+	} else {
+		found = append(found, doctor.Finding{
+			Status: doctor.OK, Subject: "settings", Text: e.File() + " and the files of " + count(len(e.All()), "domain"),
+		})
+	}
+	if smart := e.Outbound.Smarthost; !smart.IsZero() {
+		found = append(found, doctor.Finding{
+			Status: doctor.Info, Subject: "smarthost", Text: "mail leaves through " + smart.Addr() + ", whose servers the SPF record of each domain must name too",
+			Do: "add the include: that its provider tells",
+		})
+	}
+	return found
 }
 
 // secrets are the files that are for relayd alone.
@@ -334,7 +333,7 @@ func (e *examination) way(ctx context.Context, fixed relay.Fixed) doctor.Finding
 // records looks at those of a domain, and says nothing of what is right in many words.
 func (e *examination) records(ctx context.Context, d *domains.Domain) []doctor.Finding {
 	if d.Broken != nil {
-		return nil // settings has told
+		return nil // it is told of already
 	}
 	site := e.site(d)
 	site.Addresses = e.ours
