@@ -324,10 +324,14 @@ func (e *examination) probe() doctor.Probe {
 func (e *examination) way(ctx context.Context, fixed relay.Fixed) doctor.Finding {
 	client := delivery.New(delivery.Options{
 		Hostname: e.Hostname, Port: e.Outbound.Port, Family: e.Outbound.IP, Resolver: e.resolver, Times: delivery.DefaultTimes(),
+		SourceIPv4: e.Outbound.SourceIPv4, SourceIPv6: e.Outbound.SourceIPv6,
 	})
 	defer client.Close()
 	subject := fixed.Key + " " + strings.Join(fixed.Route.Hosts, ", ")
-	return doctor.CheckWay(ctx, subject, func(ctx context.Context) error { return client.Probe(ctx, fixed.Route) })
+	return doctor.CheckWay(ctx, subject, func(ctx context.Context) error {
+		_, err := client.Rehearse(ctx, fixed.Route)
+		return err
+	})
 }
 
 // records looks at those of a domain, and says nothing of what is right in many words.
