@@ -1,6 +1,6 @@
 // Package certs chooses the certificate that a TLS client is shown. It reads pairs that other
-// programs (certbot, acme.sh, Caddy, a person) write to DIR/NAME/fullchain.pem and privkey.pem,
-// takes new ones up when the files change, and never writes there.
+// programs (certbot, acme.sh, Caddy, a person; room acme, to a second DIR) write to
+// DIR/NAME/fullchain.pem and privkey.pem, takes new ones up when the files change, and never writes there.
 //
 // A pair takes effect only whole: both files parse, belong together and are valid now. Until then
 // the last good pair of that NAME stays in force, and the list of problems says why. Where there is
@@ -27,6 +27,7 @@ import (
 // Options are the settings of a Store.
 type Options struct {
 	Dir      string           // the folder of pairs; "" for none
+	Second   string           // another one, whose pairs come after those of Dir for the same name; "" for none
 	Hostname string           // the server's own name, for clients that ask for none or an unknown one
 	Log      *slog.Logger     // what changes, and every new problem; nil for none
 	Now      func() time.Time // time.Now
@@ -38,8 +39,8 @@ type Store struct {
 	opt     Options
 	current atomic.Pointer[table]
 
-	mu       sync.Mutex // held by a reload
-	folder   *folder
+	mu       sync.Mutex       // held by a reload
+	folders  []*folder        // the first come first
 	fallback *tls.Certificate // the self-signed certificate, once it was needed
 	problems problem.List
 }
@@ -54,7 +55,10 @@ func New(opt Options) (*Store, problem.List) {
 		opt.Now = time.Now
 	}
 	opt.Hostname = canonical(opt.Hostname)
-	s := &Store{opt: opt, folder: &folder{dir: opt.Dir, pairs: make(map[string]*pair)}}
+	s := &Store{opt: opt}
+	for _, dir := range []string{opt.Dir, opt.Second} {
+		s.folders = append(s.folders, &folder{dir: dir, pairs: make(map[string]*pair)})
+	}
 	return s, s.Reload()
 }
 
@@ -96,8 +100,12 @@ func (s *Store) Reload() problem.List {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.opt.Now()
-	changed, problems := s.folder.scan(now)
-	entries := s.folder.entries()
+	var changed, entries []*entry
+	var problems problem.List
+	for _, f := range s.folders {
+		fresh, wrong := f.scan(now)
+		changed, problems, entries = append(changed, fresh...), append(problems, wrong...), append(entries, f.entries()...)
+	}
 	if len(entries) == 0 {
 		e, err := s.selfSigned(now)
 		if err != nil {
@@ -170,7 +178,7 @@ type Info struct {
 	SelfSigned bool      `json:"self_signed"`    // made here because there is no other
 }
 
-// List returns the certificates in force, by the names of their folders.
+// List returns the certificates in force, by their folders.
 func (s *Store) List() []Info {
 	var list []Info
 	for _, e := range s.current.Load().entries {

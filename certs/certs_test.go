@@ -414,7 +414,7 @@ func TestOldFilesAreNotReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	spec{names: []string{"mx.example.org"}}.write(t, dir, "x")
 	s, _ := New(Options{Dir: dir, Hostname: "mx.example.org", Now: func() time.Time { return time.Now().Add(time.Minute) }})
-	if p := s.folder.pairs["x"]; !p.certain {
+	if p := s.folders[0].pairs["x"]; !p.certain {
 		t.Error("a file that is a minute old would be read at every look")
 	}
 }

@@ -33,7 +33,7 @@ func (e *entry) validAt(now time.Time) bool {
 
 // A table answers which certificates fit a name, the best first. It does not change.
 type table struct {
-	entries  []*entry // by the names of their folders
+	entries  []*entry // by their folders
 	byName   map[string][]*entry
 	wildcard map[string][]*entry // by what stands behind "*."
 	other    []*entry            // for every other name, and for none

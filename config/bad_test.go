@@ -121,7 +121,14 @@ func TestBad(t *testing.T) {
 		{host + "[filter]\nmilter = [\"inet:127.0.0.1\", \"/run/x\", \"unix:x\"]", `f:3: filter.milter: "inet:127.0.0.1": write "inet:" and a host and port, like "inet:127.0.0.1:8891", or "unix:" and the path of a socket` + "\n" +
 			`f:3: filter.milter: "/run/x": write "inet:" and a host and port, like "inet:127.0.0.1:8891", or "unix:" and the path of a socket` + "\n" +
 			`f:3: filter.milter: "unix:x": write the whole path of the socket behind "unix:", like "unix:/run/opendkim/opendkim.sock"`},
-		{host + "[acme]\nenabled = true", `f:3: acme.enabled: http-01 needs a listener: write http = [":80"] under [listen]`},
+		{host + "[acme]\nenabled = true", `f:3: acme.enabled: http-01 needs a listener: write http = [":80"] under [listen], or the webroot of the server that has port 80`},
+		{host + "[acme]\nenabled = true\nchallenge = \"tls-alpn-01\"", `f:4: acme.challenge: tls-alpn-01 needs a listener: write https = [":443"] under [listen]`},
+		{host + "[acme]\nchallenge = \"dns-01\"\nwebroot = \"/w\"", `f:4: acme.webroot: is only for challenge = "http-01", and the challenge is "dns-01"`},
+		{host + "[acme]\nwebroot = \"www\"", `f:3: acme.webroot: must be the whole path of a folder, like "/var/www/html"`},
+		{host + "[acme]\nnames = [\"*.example.com\"]", `f:3: acme.names: a wildcard like "*.example.com" can only be proved by challenge = "dns-01"`},
+		{host + "[acme]\nnames = [\"a.example\", \"A.example\"]", `f:3: acme.names: "A.example" stands twice`},
+		{host + "[acme]\nnames = [\"*.*.example\", \"my_mx.example\"]", "f:3: acme.names: domain \"*.example\" has a byte that no domain name has\n" +
+			`f:3: acme.names: "my_mx.example" is not a host name: letters, digits, hyphens and dots are allowed`},
 		{host + "[acme]\nenabled = true\nchallenge = \"dns-01\"", "f:4: acme.challenge: dns-01 needs the name of your DNS provider in acme.provider"},
 		{host + "[acme]\nprovider = \"ovh\"", `f:3: acme.provider: is only for challenge = "dns-01", and the challenge is "http-01"`},
 

@@ -8,7 +8,7 @@
 // No reason quotes the password of a smarthost, wherever it was written by mistake.
 //
 // Parsing reads neither the environment nor the network. Only Load reads files: the one it is
-// given and the password files that one names. All functions are safe for concurrent use.
+// given and the files with secrets that one names. All functions are safe for concurrent use.
 package config
 
 import (
@@ -61,7 +61,8 @@ type Listen struct {
 	SMTP        []string // mail from anyone to hosted addresses
 	Submission  []string // STARTTLS, then AUTH
 	Submissions []string // implicit TLS, AUTH (RFC 8314)
-	HTTP        []string // ACME HTTP-01 and well-known documents
+	HTTP        []string // ACME's HTTP-01, in the clear
+	HTTPS       []string // ACME's TLS-ALPN-01
 	Metrics     []string // /metrics for Prometheus, in the clear and for whoever asks: a private address
 }
 
@@ -130,11 +131,17 @@ type Mailbox struct {
 // ACME says how certificates are ordered (RFC 8555).
 type ACME struct {
 	Enabled   bool
-	Email     string // "" or an address
-	Directory string // https URL
-	Challenge string // ChallengeHTTP, ChallengeALPN or ChallengeDNS
-	Provider  string // DNS provider by its lego name, with ChallengeDNS only
-	DNS       map[string]string
+	Email     string   // "" or an address
+	Directory string   // https URL
+	Names     []string // besides Hostname, each once, "*.domain" with ChallengeDNS only
+	Challenge string   // ChallengeHTTP, ChallengeALPN or ChallengeDNS
+	Webroot   string   // absolute and clean, with ChallengeHTTP only: where another web server has its files; "" for none
+	Provider  string   // DNS provider by its lego name, with ChallengeDNS only
+	// DNS has the provider's settings. Load has read secrets from the files that keys with "_file" at
+	// their end name, and left the key without it.
+	DNS map[string]string
+
+	secrets []string // those files
 }
 
 // Auth says how passwords are hashed.
@@ -165,6 +172,7 @@ func Default() *Config {
 			Submission:  []string{":587"},
 			Submissions: []string{":465"},
 			HTTP:        []string{},
+			HTTPS:       []string{},
 			Metrics:     []string{},
 		},
 		Limits: Limits{
@@ -185,6 +193,7 @@ func Default() *Config {
 		Filter:  Filter{DNSBL: []string{}, Milter: []string{}},
 		ACME: ACME{
 			Directory: "https://acme-v02.api.letsencrypt.org/directory",
+			Names:     []string{},
 			Challenge: ChallengeHTTP,
 			DNS:       map[string]string{},
 		},
@@ -204,6 +213,9 @@ func (c *Config) DomainsDir() string { return filepath.Join(c.Dir(), "domains") 
 
 // CertsDir is the folder with the certificates that were made elsewhere.
 func (c *Config) CertsDir() string { return filepath.Join(c.Dir(), "certs") }
+
+// ACMEDir is the folder with the certificates by ACME, and what belongs to them.
+func (c *Config) ACMEDir() string { return filepath.Join(c.StateDir, "certs") }
 
 // ControlSocket is the path of the unix socket between the daemon and relay-util.
 func (c *Config) ControlSocket() string { return filepath.Join(c.StateDir, "control.sock") }

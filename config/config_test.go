@@ -184,7 +184,7 @@ func TestPasswordFile(t *testing.T) {
 	for _, tt := range []struct{ content, want, err string }{
 		{"s3cret word\r\n", "s3cret word", ""},
 		{"s3cret", "s3cret", ""},
-		{"\n\n", "", "DIR/pw is empty: write the smarthost's password into it"},
+		{"\n\n", "", "DIR/pw is empty: write the password into it"},
 		{"one\ntwo\n", "", "DIR/pw has more than one line: the password alone must stand in it"},
 		{strings.Repeat("x", 5000), "", "DIR/pw is larger than 4KB: that is no password"},
 		{"MISSING", "", "DIR/pw: no such file or directory"},

@@ -19,7 +19,7 @@ const MaxFile = 1 << 20
 // maxPassword is the largest password file that is read, in bytes.
 const maxPassword = 4 << 10
 
-// Load reads the relayd.toml at file and the password files it names. An error is a problem.List.
+// Load reads the relayd.toml at file and the files with secrets that it names. An error is a problem.List.
 func Load(file string) (*Config, error) {
 	data, err := readUpTo(file, MaxFile+1) // one byte more, for Parse to find it too large
 	if err != nil {
@@ -27,6 +27,7 @@ func Load(file string) (*Config, error) {
 	}
 	c, doc := parse(file, data)
 	c.readPasswords(doc)
+	c.readSecrets(doc)
 	if err := doc.err(); err != nil {
 		return nil, err
 	}
@@ -86,30 +87,40 @@ func (c *Config) readPasswords(doc *document) {
 	}
 }
 
-// readPassword reads a password: the one line of its file. A path that is not absolute
-// starts at Dir.
+// readPassword reads a password, if there is a file for it.
 func (c *Config) readPassword(file string, bad complaints) string {
 	if file == "" {
 		return ""
 	}
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(c.Dir(), file)
+	return c.readSecret(file, "password", bad)
+}
+
+// beside makes a path absolute: one that is not starts at Dir.
+func (c *Config) beside(file string) string {
+	if filepath.IsAbs(file) {
+		return file
 	}
+	return filepath.Join(c.Dir(), file)
+}
+
+// readSecret reads a secret: the one line of its file.
+func (c *Config) readSecret(file, what string, bad complaints) string {
+	file = c.beside(file)
 	data, err := readUpTo(file, maxPassword+1)
 	if err != nil {
 		bad.add("%s: %v", file, err)
 		return ""
 	}
-	password := strings.TrimRight(string(data), "\r\n")
+	secret := strings.TrimRight(string(data), "\r\n")
 	switch {
 	case len(data) > maxPassword:
 		bad.add("%s is larger than %v: that is no password", file, Size(maxPassword))
-	case password == "":
-		bad.add("%s is empty: write the smarthost's password into it", file)
-	case strings.ContainsAny(password, "\r\n\x00"):
+	case secret == "":
+		bad.add("%s is empty: write the %s into it", file, what)
+	case strings.ContainsAny(secret, "\r\n\x00"):
 		bad.add("%s has more than one line: the password alone must stand in it", file)
 	}
-	return password
+	return secret
 }
 
 // readUpTo reads at most the first limit bytes of a file. Its errors do not name the file, since

@@ -19,6 +19,7 @@ func (c *Config) settings() []setting {
 		{"listen.submission", &c.Listen.Submission, listenAddresses(&c.Listen.Submission)},
 		{"listen.submissions", &c.Listen.Submissions, listenAddresses(&c.Listen.Submissions)},
 		{"listen.http", &c.Listen.HTTP, listenAddresses(&c.Listen.HTTP)},
+		{"listen.https", &c.Listen.HTTPS, listenAddresses(&c.Listen.HTTPS)},
 		{"listen.metrics", &c.Listen.Metrics, listenAddresses(&c.Listen.Metrics)},
 
 		{"limits.message_size", &c.Limits.MessageSize, between(&c.Limits.MessageSize, 64*KB, GB)},
@@ -63,7 +64,9 @@ func (c *Config) settings() []setting {
 		{"acme.enabled", &c.ACME.Enabled, nil},
 		{"acme.email", &c.ACME.Email, optionalAddress(&c.ACME.Email)},
 		{"acme.directory", &c.ACME.Directory, httpsURL(&c.ACME.Directory)},
+		{"acme.names", &c.ACME.Names, certificateNames(&c.ACME.Names)},
 		{"acme.challenge", &c.ACME.Challenge, oneOf(&c.ACME.Challenge, ChallengeHTTP, ChallengeALPN, ChallengeDNS)},
+		{"acme.webroot", &c.ACME.Webroot, webroot(&c.ACME.Webroot)},
 		{"acme.provider", &c.ACME.Provider, nil},
 		{"acme.dns", &c.ACME.DNS, nil},
 
@@ -106,6 +109,7 @@ func (c *Config) checkListen(doc *document) {
 		{"listen.submission", c.Listen.Submission},
 		{"listen.submissions", c.Listen.Submissions},
 		{"listen.http", c.Listen.HTTP},
+		{"listen.https", c.Listen.HTTPS},
 		{"listen.metrics", c.Listen.Metrics},
 	} {
 		if doc.broken(list.name) {
@@ -132,24 +136,4 @@ func (c *Config) checkSmarthost(doc *document) {
 		return
 	}
 	Way{c.Outbound.Smarthost, c.Outbound.PasswordFile}.check(complaints{doc, toml.Key{"outbound"}})
-}
-
-func (c *Config) checkACME(doc *document) {
-	if doc.broken("acme.challenge") {
-		return
-	}
-	challenge := "acme.challenge"
-	if !doc.sound(challenge) {
-		challenge = "acme.enabled"
-	}
-	dns01 := c.ACME.Challenge == ChallengeDNS
-	if c.ACME.Enabled && c.ACME.Challenge == ChallengeHTTP && len(c.Listen.HTTP) == 0 && !doc.broken("listen.http") {
-		doc.complaints(challenge).add(`http-01 needs a listener: write http = [":80"] under [listen]`)
-	}
-	if c.ACME.Enabled && dns01 && c.ACME.Provider == "" && !doc.broken("acme.provider") {
-		doc.complaints(challenge).add("dns-01 needs the name of your DNS provider in acme.provider")
-	}
-	if doc.sound("acme.provider") && c.ACME.Provider != "" && !dns01 {
-		doc.complaints("acme.provider").add(`is only for challenge = "dns-01", and the challenge is %q`, c.ACME.Challenge)
-	}
 }

@@ -22,6 +22,7 @@ type Status struct {
 	Health      Health         `json:"health"`
 	Domains     []DomainStatus `json:"domains"`
 	Certs       []Certificate  `json:"certificates"`
+	ACME        []ACME         `json:"acme"`     // names that certificates are ordered for
 	Problems    problem.List   `json:"problems"` // files that are not in force as they stand
 	Warnings    problem.List   `json:"warnings"`
 }
@@ -109,6 +110,17 @@ type DomainStatus struct {
 	Keys    int    `json:"dkim_keys"`
 	Broken  bool   `json:"broken"` // answers 451 until its files are mended
 	Stale   bool   `json:"stale"`  // some file is not in force as it stands, but its last good version
+}
+
+// ACME is how a name fares that a certificate is ordered for.
+type ACME struct {
+	Name    string    `json:"name"`
+	Expires time.Time `json:"expires,omitzero"` // of the one in place; zero if there is none
+	Next    time.Time `json:"next"`             // when one is ordered next
+	Error   string    `json:"error,omitempty"`  // of the last order, if it failed
+	Since   time.Time `json:"since,omitzero"`   // since when orders fail
+	Urgent  bool      `json:"urgent"`           // it runs out, or there is none: somebody must do something
+	Text    string    `json:"text"`             // all that in a sentence
 }
 
 // A Certificate is one that the server shows.

@@ -207,7 +207,7 @@ func TestShapeOfTheStatus(t *testing.T) {
 	c, _ := serve(t, &fake{})
 	want := `{"version":"1","hostname":"","started":"2026-06-01T12:00:00Z","listeners":[],"connections":0,"filters":{"uses":[],"dnsbl":0,"rspamd":0,"milter":0,"suspect":0},` +
 		`"queue":{"messages":0,"held":0,"bytes":0,"attempts":{"delivered":0,"deferred":0,"failed":0,"running":0},` +
-		`"log":{"segments":0,"syncs":0,"commits":0,"sync_seconds":0}},"health":{"damaged":[]},"domains":[],"certificates":[],"problems":[],"warnings":[]}`
+		`"log":{"segments":0,"syncs":0,"commits":0,"sync_seconds":0}},"health":{"damaged":[]},"domains":[],"certificates":[],"acme":[],"problems":[],"warnings":[]}`
 	if got := get(t, c, "GET", "/status"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

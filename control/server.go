@@ -105,6 +105,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	st.Health.Damaged = append([]string{}, st.Health.Damaged...)
 	st.Domains = append([]DomainStatus{}, st.Domains...)
 	st.Certs = append([]Certificate{}, st.Certs...)
+	st.ACME = append([]ACME{}, st.ACME...)
 	st.Problems = append(problem.List{}, st.Problems...)
 	st.Warnings = append(problem.List{}, st.Warnings...)
 	answer(w, st)

@@ -25,7 +25,16 @@ type Sources struct {
 	Groups      func() []queue.GroupStatus
 	Connections func() int // of clients, now
 	Filtered    func() filter.Counts
-	Now         func() time.Time
+	// Certificates are those in force.
+	Certificates func() []Certificate
+	Now          func() time.Time
+}
+
+// A Certificate is one that the server shows.
+type Certificate struct {
+	Name    string // the first that it is for
+	File    string // "" for one that was made in memory
+	Expires time.Time
 }
 
 // Metrics are the relay's figures. They are safe for concurrent use.
@@ -81,6 +90,7 @@ var (
 	syncTime    = describe("queue_sync_seconds_total", "Time that syncs of the journal took.")
 	filtered    = describe("filtered_total", "What was refused for what others say of it: transactions by a DNS list, else messages; suspects are put off.", "by")
 	connections = describe("smtp_connections", "Connections of clients, now.")
+	expiry      = describe("certificate_expiry_timestamp_seconds", "When a certificate in force expires, in Unix time.", "name", "file")
 )
 
 // A collector asks the sources at each scrape.
@@ -88,7 +98,9 @@ type collector struct{ src Sources }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{messages, held, size, oldest, segments, waiting, slots, used, attempts, running, syncs, commits, syncTime, filtered, connections} {
+	for _, d := range []*prometheus.Desc{
+		messages, held, size, oldest, segments, waiting, slots, used, attempts, running, syncs, commits, syncTime, filtered, connections, expiry,
+	} {
 		ch <- d
 	}
 }
@@ -126,6 +138,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(filtered, float64(by.Rspamd), "rspamd")
 	counter(filtered, float64(by.Milter), "milter")
 	counter(filtered, float64(by.Suspect), "suspect")
+
+	for _, cert := range c.src.Certificates() {
+		gauge(expiry, float64(cert.Expires.Unix()), cert.Name, cert.File)
+	}
 
 	depth := c.src.Waiting()
 	for _, name := range largest(depth) {

@@ -33,7 +33,10 @@ func sources(groups int) Sources {
 		Groups:      func() []queue.GroupStatus { return slices.Clone(status) },
 		Connections: func() int { return 4 },
 		Filtered:    func() filter.Counts { return filter.Counts{DNSBL: 1, Rspamd: 2, Milter: 3, Suspect: 4} },
-		Now:         func() time.Time { return noon },
+		Certificates: func() []Certificate {
+			return []Certificate{{Name: "mx.example.test", File: "/x", Expires: noon}, {Name: "mx.example.test", Expires: noon}}
+		},
+		Now: func() time.Time { return noon },
 	}
 }
 
@@ -57,6 +60,7 @@ func TestScrape(t *testing.T) {
 		`relayd_attempts_total{result="deferred"} 3`, "relayd_attempts_running 2", "relayd_queue_syncs_total 10", "relayd_queue_commits_total 40",
 		"relayd_queue_sync_seconds_total 2", "relayd_smtp_connections 4", `relayd_filtered_total{by="dnsbl"} 1`, `relayd_filtered_total{by="rspamd"} 2`,
 		`relayd_filtered_total{by="milter"} 3`, `relayd_filtered_total{by="suspect"} 4`, "relayd_accept_seconds_count 1",
+		`relayd_certificate_expiry_timestamp_seconds{file="/x",name="mx.example.test"} 1.7803152e+09`,
 		`relayd_accept_seconds_bucket{le="0.002"} 0`, `relayd_accept_seconds_bucket{le="0.005"} 1`, "process_resident_memory_bytes",
 	} {
 		if !strings.Contains(text, "\n"+line) {

@@ -26,6 +26,7 @@ type fakeDaemon struct {
 	envelopes    []*queue.Envelope
 	problems     problem.List
 	health       control.Health
+	acme         []control.ACME
 	groups       []queue.GroupStatus
 	destinations []control.Destination
 	report       queue.Report
@@ -46,6 +47,7 @@ func (f *fakeDaemon) Status() control.Status {
 		Health:   f.health,
 		Domains:  []control.DomainStatus{{Name: "example.org", Users: 1, Aliases: 2}},
 		Certs:    []control.Certificate{{Names: []string{"mx.example.com"}, Expires: time.Now().Add(100 * time.Hour), SelfSigned: true}},
+		ACME:     f.acme,
 		Problems: f.problems,
 		Warnings: problem.List{problem.At("x", 0, "look here")},
 	}

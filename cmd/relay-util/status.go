@@ -32,6 +32,7 @@ func (t *tool) status() *cobra.Command {
 			err = t.printJSON(s)
 		} else {
 			t.printHealth(s.Health)
+			t.printUrgent(s.ACME)
 			err = t.printStatus(s)
 		}
 		if err == nil && !s.Health.OK() {
@@ -58,6 +59,16 @@ func (t *tool) printHealth(h control.Health) {
 	}
 }
 
+// printUrgent says which certificates run out.
+func (t *tool) printUrgent(list []control.ACME) {
+	for _, a := range list {
+		if a.Urgent {
+			t.say("%s", t.red("CERTIFICATE: "+oneLine(a.Text)+"."))
+			t.say("  Mend what the error says, then have it tried at once: relay-util reload\n")
+		}
+	}
+}
+
 func (t *tool) printStatus(s control.Status) error {
 	tw := t.table()
 	fmt.Fprintf(tw, "relayd\t%s on %s, started %s\n", s.Version, s.Hostname, t.when(s.Started))
@@ -76,6 +87,9 @@ func (t *tool) printStatus(s control.Status) error {
 	fmt.Fprintf(tw, "queue log\t%s\n", logLine(s.Queue.Log))
 	for _, cert := range s.Certs {
 		fmt.Fprintf(tw, "certificate\t%s\n", t.certLine(cert))
+	}
+	for _, a := range s.ACME {
+		fmt.Fprintf(tw, "ACME\t%s\n", t.acmeLine(a))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -137,6 +151,23 @@ func (t *tool) certLine(c control.Certificate) string {
 	}
 	if c.File != "" {
 		line += ", " + c.File
+	}
+	return line
+}
+
+func (t *tool) acmeLine(a control.ACME) string {
+	line := a.Name + ", "
+	switch {
+	case a.Expires.IsZero():
+		line += "no certificate yet, next try "
+	case a.Error != "":
+		line += "next try "
+	default:
+		line += "renewal "
+	}
+	line += t.when(a.Next)
+	if a.Error != "" {
+		line += ", fails since " + t.when(a.Since) + ": " + oneLine(a.Error)
 	}
 	return line
 }

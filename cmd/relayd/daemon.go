@@ -17,6 +17,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
+	"relayd/acme"
 	"relayd/certs"
 	"relayd/config"
 	"relayd/control"
@@ -53,6 +54,9 @@ type daemon struct {
 	listeners []listener
 	servers   []*smtpd.Server
 	web       *http.Server // of metrics
+	public    *http.Server // for the world
+	answers   *acme.Answers
+	acme      *acme.Keeper // nil if no certificates are ordered
 	control   *control.Server
 
 	ctx     context.Context // ends when the daemon is to stop
@@ -99,7 +103,13 @@ func (d *daemon) build() error {
 	d.domains = domains.Open(domains.Options{
 		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: log,
 	})
-	d.certs, _ = certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: log})
+	d.certs, _ = newCerts(conf, log)
+	d.answers = &acme.Answers{Webroot: conf.ACME.Webroot}
+	d.public = d.newWeb()
+	var err error
+	if d.acme, err = d.newACME(); err != nil {
+		return err
+	}
 	rewriter, err := newRewriter(conf)
 	if err != nil {
 		return err
@@ -195,6 +205,9 @@ func (d *daemon) run(controlSocket net.Listener) {
 	d.serving.Go(func() { d.domains.Watch(d.ctx) })
 	d.serving.Go(func() { d.certs.Watch(d.ctx, certsEvery) })
 	d.serving.Go(func() { d.queue.Run(d.ctx) })
+	if d.acme != nil {
+		d.serving.Go(func() { d.acme.Run(d.ctx) })
+	}
 	d.outbound.run(d)
 	d.serving.Go(func() { d.digests.Run(d.ctx, d.inbound.SendDigest) })
 	d.serving.Go(func() { d.failed("control socket", d.control.Serve(controlSocket)) })
@@ -244,6 +257,7 @@ func (d *daemon) end() {
 	sessions.Wait()
 	d.control.Close()
 	d.web.Close()
+	d.public.Close()
 	d.serving.Wait()
 	d.outbound.close(d)
 	d.digests.Close()
@@ -276,6 +290,9 @@ func (d *daemon) Address(service string) string {
 // they have changed, or would not do, is told.
 func (d *daemon) Reload() problem.List {
 	problems := d.settings.look()
+	if d.acme != nil {
+		d.acme.Retry()
+	}
 	return append(append(problems, d.domains.Reload()...), d.certs.Reload()...)
 }
 
@@ -285,20 +302,24 @@ func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	d := domains.Open(domains.Options{
 		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: quiet,
 	})
-	store, certProblems := certs.New(certs.Options{Dir: conf.CertsDir(), Hostname: conf.Hostname, Log: quiet})
+	store, certProblems := newCerts(conf, quiet)
 	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)
 	warnings = append(warnings, relay.CheckSRSDomain(conf, d.Current())...)
 	warnings = append(warnings, checkLogins(conf, store)...)
 	for _, w := range delivery.CheckSources(conf.Outbound.SourceIPv4, conf.Outbound.SourceIPv6) {
 		warnings = append(warnings, problem.At(conf.File(), 0, "%s", w))
 	}
-	return append(d.Problems(), certProblems...), warnings
+	warnings = append(warnings, conf.SecretWarnings()...)
+	return append(append(d.Problems(), certProblems...), checkACME(conf)...), warnings
 }
 
 // checkLogins warns where users cannot log in for lack of a certificate.
 func checkLogins(conf *config.Config, store *certs.Store) problem.List {
 	if conf.TLS.AllowSelfSigned || store.Real(conf.Hostname) || len(conf.Listen.Submission)+len(conf.Listen.Submissions) == 0 {
 		return nil
+	}
+	if conf.ACME.Enabled {
+		return problem.List{problem.At(conf.ACMEDir(), 0, "there is no certificate for %s yet, so nobody can log in: relayd orders one when it runs", conf.Hostname)}
 	}
 	return problem.List{problem.At(conf.CertsDir(), 0, "there is no certificate for %s, so nobody can log in: put fullchain.pem and privkey.pem into a folder here", conf.Hostname)}
 }

@@ -27,8 +27,12 @@ var services = []service{
 	{index: 2, name: "submissions", submission: true, implicitTLS: true},
 }
 
-// metricsService is the port that is not spoken SMTP on.
-var metricsService = service{index: -1, name: "metrics"}
+// The ports that are not spoken SMTP on.
+var (
+	metricsService = service{index: -1, name: "metrics"}
+	httpService    = service{index: -1, name: "http"}
+	httpsService   = service{index: -1, name: "https", implicitTLS: true}
+)
 
 type listener struct {
 	net.Listener
@@ -42,8 +46,8 @@ func listenAll(conf config.Listen) ([]listener, error) {
 		return nil, fmt.Errorf("taking sockets from systemd: %w", err)
 	}
 	var all []listener
-	kinds := append(services[:len(services):len(services)], metricsService)
-	for i, addresses := range [][]string{conf.SMTP, conf.Submission, conf.Submissions, conf.Metrics} {
+	kinds := append(services[:len(services):len(services)], metricsService, httpService, httpsService)
+	for i, addresses := range [][]string{conf.SMTP, conf.Submission, conf.Submissions, conf.Metrics, conf.HTTP, conf.HTTPS} {
 		for _, addr := range addresses {
 			opened, err := listen(addr, inherited)
 			if err != nil {
@@ -87,7 +91,7 @@ func closeAll(list []listener) {
 func mxAddresses(list []listener) []net.Addr {
 	var addrs []net.Addr
 	for _, l := range list {
-		if !l.service.submission {
+		if l.service.index == 0 {
 			addrs = append(addrs, l.Addr())
 		}
 	}

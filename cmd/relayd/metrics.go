@@ -12,7 +12,7 @@ import (
 func (d *daemon) newMetrics() (*metrics.Metrics, *http.Server) {
 	m := metrics.New(metrics.Sources{
 		Store: d.store.Stats, Waiting: d.store.Waiting, Counts: d.queue.Counts, Groups: d.queue.Groups,
-		Connections: d.connections, Filtered: d.filter.Counts, Now: time.Now,
+		Connections: d.connections, Filtered: d.filter.Counts, Certificates: d.expiries, Now: time.Now,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
@@ -28,10 +28,16 @@ func (d *daemon) connections() (n int) {
 
 // serve serves a listener until the daemon goes down.
 func (d *daemon) serve(l listener) error {
-	if l.service != metricsService {
+	var err error
+	switch l.service {
+	case metricsService:
+		err = d.web.Serve(l)
+	case httpService, httpsService:
+		err = d.serveWeb(l, l.service.implicitTLS)
+	default:
 		return d.servers[l.service.index].Serve(l)
 	}
-	if err := d.web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -25,6 +25,7 @@ func (d *daemon) Status() control.Status {
 	s.Warnings = append(s.Warnings, relay.CheckPostmaster(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, relay.CheckSRSDomain(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, checkLogins(d.conf, d.certs)...)
+	s.Warnings = append(s.Warnings, d.conf.SecretWarnings()...)
 	s.Warnings = append(s.Warnings, d.outbound.warnings(d.conf)...)
 	for _, w := range d.filter.Warnings() {
 		s.Warnings = append(s.Warnings, problem.At(d.conf.File(), 0, "%s", w))
@@ -45,6 +46,7 @@ func (d *daemon) Status() control.Status {
 	for _, c := range d.certs.List() {
 		s.Certs = append(s.Certs, control.Certificate{Names: c.Names, Expires: c.NotAfter, File: c.File, SelfSigned: c.SelfSigned})
 	}
+	s.ACME = d.acmeStatus()
 	s.Queue, s.Health = d.queueStatus()
 	return s
 }
