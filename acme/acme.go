@@ -138,7 +138,7 @@ func (k *Keeper) Run(ctx context.Context) {
 }
 
 // Retry has what failed be tried now rather than at its time, when somebody may have mended it;
-// no sooner than the first pause after the last try.
+// no sooner than a minute after the last try, and not where the CA asked for a pause.
 func (k *Keeper) Retry() {
 	select {
 	case k.again <- struct{}{}:
@@ -152,7 +152,7 @@ func (k *Keeper) hurry() {
 	now := k.opt.Now()
 	for _, r := range k.names {
 		if r.Failures > 0 && !r.Paused {
-			r.TryAt = earlier(r.TryAt, later(now, r.TriedAt.Add(firstPause)))
+			r.TryAt = earlier(r.TryAt, later(now, r.TriedAt.Add(hurryPause)))
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 const (
 	firstPause = 5 * time.Minute // after the first failure: Let's Encrypt bears five of a name in an hour
 	lastPause  = 24 * time.Hour
+	hurryPause = time.Minute // between tries that somebody asked for
 	// longestPause is as long as a CA's Retry-After is heeded: Let's Encrypt counts by the week.
 	longestPause = 8 * 24 * time.Hour
 	clockPause   = 24 * time.Hour // with a wrong clock every order succeeds, and is in vain
@@ -51,7 +52,7 @@ func (r *record) adopt(directory string, now time.Time, chance func() float64) {
 		return
 	}
 	// Up to a thirtieth of the lifetime sooner, so that not all who ordered together renew together.
-	life := r.leaf.NotAfter.Sub(r.leaf.NotBefore)
+	life := lifetime(r.leaf)
 	early := time.Duration(chance() * float64(life) / 30)
 	r.Serial, r.RenewAt = serial(r.leaf), r.leaf.NotBefore.Add(life*2/3-early)
 	r.Start, r.End, r.AskAt = time.Time{}, time.Time{}, now
@@ -64,8 +65,7 @@ func (r *record) follow(w Window, chance func() float64) bool {
 	}
 	at := w.Start.Add(time.Duration(chance() * float64(w.End.Sub(w.Start))))
 	// A sixth of the lifetime stays for what may go wrong.
-	life := r.leaf.NotAfter.Sub(r.leaf.NotBefore)
-	r.Start, r.End, r.RenewAt = w.Start, w.End, earlier(at, r.leaf.NotBefore.Add(life*5/6))
+	r.Start, r.End, r.RenewAt = w.Start, w.End, earlier(at, r.leaf.NotBefore.Add(lifetime(r.leaf)*5/6))
 	return true
 }
 
@@ -114,7 +114,12 @@ func (r *record) orderAt(now time.Time, directory string) time.Time {
 	case r.leaf == nil || r.Directory != directory:
 		return now
 	}
-	return r.RenewAt
+	// A CA whose window is always over shall not have us order for ever.
+	first := r.TriedAt.Add(min(lifetime(r.leaf)/6, 24*time.Hour))
+	if first.After(now.Add(24 * time.Hour)) {
+		return r.RenewAt // the clock was wrong then
+	}
+	return later(r.RenewAt, first)
 }
 
 // askAt is when the CA is to be asked for its window, as seen from now.
@@ -131,8 +136,7 @@ func (r *record) askAt(now time.Time) time.Time {
 // runsOut reports whether the certificate should have been renewed long ago: less than 14 days are
 // left of it, or of one that lives shorter than three months a sixth.
 func (r *record) runsOut(now time.Time) bool {
-	life := r.leaf.NotAfter.Sub(r.leaf.NotBefore)
-	return now.After(r.leaf.NotAfter.Add(-min(14*24*time.Hour, life/6)))
+	return now.After(r.leaf.NotAfter.Add(-min(14*24*time.Hour, lifetime(r.leaf)/6)))
 }
 
 // A clockError says that one of two clocks is wrong, and the CA's is not the one.
@@ -149,6 +153,8 @@ func (e *clockError) Error() string {
 func validAt(c *x509.Certificate, now time.Time) bool {
 	return !now.Before(c.NotBefore) && !now.After(c.NotAfter)
 }
+
+func lifetime(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) }
 
 func serial(c *x509.Certificate) string { return c.SerialNumber.Text(16) }
 
