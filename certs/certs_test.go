@@ -521,3 +521,25 @@ func TestSelfSignedForAnAddressAndForNothing(t *testing.T) {
 		t.Errorf("problems %v", problems)
 	}
 }
+
+// TestTheAdminsCertificateComesFirst: of two for one name the first folder's is shown, as long as it
+// is valid.
+func TestTheAdminsCertificateComesFirst(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	now := start
+	spec{names: []string{"mx.example.org", "first"}, notEnd: time.Hour}.write(t, first, "z")
+	spec{names: []string{"mx.example.org", "second"}}.write(t, second, "a")
+	s, problems := New(Options{Dir: first, Second: second, Hostname: "mx.example.org", Now: func() time.Time { return now }})
+	if len(problems) > 0 {
+		t.Error(problems)
+	}
+	for _, want := range []string{"first", "second"} {
+		for _, name := range []string{"", "mx.example.org"} {
+			if cert := shown(t, s.TLSConfig(), &tls.Config{ServerName: name}); cert == nil || cert.DNSNames[1] != want {
+				t.Errorf("asked for %q: not the %s", name, want)
+			}
+		}
+		now = now.Add(2 * time.Hour)
+		s.Reload()
+	}
+}

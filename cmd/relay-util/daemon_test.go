@@ -251,6 +251,28 @@ func TestStatusOfASickQueue(t *testing.T) {
 	}
 }
 
+func TestStatusOfCertificates(t *testing.T) {
+	s := newSite(t)
+	in := func(d time.Duration) time.Time { return time.Now().Add(d + time.Minute) }
+	s.acme = []control.ACME{
+		{Name: "mx.example.com", Expires: in(960 * time.Hour), Next: in(480 * time.Hour)},
+		{Name: "a.example.com", Expires: in(240 * time.Hour), Next: in(2 * time.Hour), Error: "no\nroute", Since: time.Now().Add(-50 * time.Hour), Urgent: true, Text: "the certificate runs out"},
+		{Name: "b.example.com", Next: in(2 * time.Hour)},
+	}
+	out, _ := s.run(0, "status")
+	for _, want := range []string{
+		"ACME         mx.example.com, renewal in 20d\n", "ACME         a.example.com, next try in 2h, fails since 2d ago: no route\n",
+		"ACME         b.example.com, no certificate yet, next try in 2h\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if !strings.HasPrefix(out, "CERTIFICATE: the certificate runs out.\n  Mend") || strings.Count(out, "CERTIFICATE") != 1 {
+		t.Errorf("what is urgent:\n%s", out)
+	}
+}
+
 func TestSettingsWithAMistakeDoNotCutOffTheDaemon(t *testing.T) {
 	s := newSite(t)
 	s.envelopes = twoMessages(time.Now())

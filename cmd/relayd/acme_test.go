@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"relayd/config"
+	"relayd/queue"
+)
+
+func TestCheckJudgesTheDNSProvider(t *testing.T) {
+	const top = "hostname = \"mx.example.test\"\npostmaster = \"me@elsewhere.test\"\n[acme]\nenabled = true\nchallenge = \"dns-01\"\n"
+	for settings, want := range map[string]string{
+		"provider = \"cloudflare\"\ndns = { token = \"x\" }\n": "warning: ", // there is no certificate yet
+		"provider = \"cloudflare\"\ndns = { tokn = \"x\" }\n":  "relayd.toml: acme.dns: cloudflare has no setting \"tokn\"",
+		"provider = \"cloudfare\"\n":                           "relayd.toml: acme.dns: provider \"cloudfare\" is not known",
+	} {
+		var out bytes.Buffer
+		code := run([]string{"-check", "-c", files(t, map[string]string{"relayd.toml": top + settings})}, &out, &out)
+		if !strings.Contains(out.String(), want) || (code == 0) != strings.HasPrefix(want, "warning") {
+			t.Errorf("%s: exit %d\n%s", settings, code, &out)
+		}
+	}
+}
+
+// startWith starts a daemon with settings behind those that every test needs.
+func startWith(t *testing.T, settings string) *daemon {
+	t.Helper()
+	file := files(t, map[string]string{"relayd.toml": fmt.Sprintf("hostname = \"mx.example.test\"\npostmaster = \"me@elsewhere.test\"\nstate_dir = %q\n"+
+		"[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\nhttp = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\n%s", t.TempDir(), settings)})
+	conf, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d, err := start(ctx, conf, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		if err := d.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func TestTheWebServerHasNothingForVisitors(t *testing.T) {
+	d := startWith(t, "")
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	for _, url := range []string{"http://" + d.Address("http") + "/", "https://" + d.Address("https") + "/.well-known/acme-challenge/x"} {
+		resp, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusNotFound || len(text) > 100 {
+			t.Errorf("%s: %s %q, %v", url, resp.Status, text, err)
+		}
+	}
+	conn, err := net.Dial("tcp", d.Address("http"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n", strings.Repeat("x", 14<<10))
+	if text, _ := io.ReadAll(conn); !bytes.Contains(text, []byte(" 431 ")) {
+		t.Errorf("a large header: %.60q", text)
+	}
+}
+
+// TestThePostmasterIsWrittenTo: a mail of relayd's own is one like any other, but with no way back.
+func TestThePostmasterIsWrittenTo(t *testing.T) {
+	d := startWith(t, "")
+	if err := d.notify("The certificate runs out", "One line.\n\n.Another\n"); err != nil {
+		t.Fatal(err)
+	}
+	var found *queue.Envelope
+	d.queue.List(func(e *queue.Envelope) bool { found = e; return false })
+	if found == nil || !found.Sender.IsNull() || found.Recipients[0].Address.String() != "me@elsewhere.test" {
+		t.Fatalf("%+v", found)
+	}
+	body, err := d.queue.Body(found.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	if err != nil || !strings.HasSuffix(string(text), "\r\n\r\nOne line.\r\n\r\n.Another\r\n") ||
+		!strings.Contains(string(text), "From: relayd <mailer-daemon@mx.example.test>\r\nTo: <me@elsewhere.test>\r\nSubject: The certificate runs out\r\n") {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+// TestADaemonWithoutItsCA serves on, and tells.
+func TestADaemonWithoutItsCA(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	d := startWith(t, fmt.Sprintf("[acme]\nenabled = true\ndirectory = \"https://%s/dir\"\n", l.Addr()))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		list := d.Status().ACME
+		if len(list) == 1 && list[0].Urgent && strings.Contains(list[0].Text, "connection refused") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v", list)
+		}
+	}
+	if s := d.Status(); !s.Certs[0].SelfSigned {
+		t.Errorf("%+v", s.Certs)
+	}
+}
