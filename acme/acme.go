@@ -9,7 +9,7 @@
 //   - each name is on its own: one that cannot be proved keeps no other from being renewed;
 //   - who runs it can always end it, though the library below knows no context.
 //
-// Only lego.go and providers.go, with the DNS providers, know that library; all else sees the
+// Only lego.go, and providers.go with the DNS providers, know that library; all else sees the
 // interface CA.
 package acme
 
@@ -102,6 +102,9 @@ func New(opt Options) *Keeper {
 	saved, err := readState(opt.Dir)
 	if err != nil {
 		opt.Log.Error("the state of ACME is forgotten", "error", err.Error())
+	}
+	if err := discard(opt.Dir, opt.Names, opt.Now()); err != nil {
+		opt.Log.Error("a certificate that nobody wants any more stays", "error", err.Error())
 	}
 	for _, name := range opt.Names {
 		r := saved[name]
@@ -216,6 +219,8 @@ func (k *Keeper) ask(ctx context.Context, name string, r *record) {
 func (k *Keeper) order(ctx context.Context, name string, r *record) {
 	k.opt.Log.Info("ordering a certificate", "name", name)
 	r.TriedAt = k.opt.Now()
+	begun := *r
+	k.save(name, &begun) // before it begins: a crash in the middle shall not make it begin over and over
 	leaf, err := k.obtain(ctx, name, r)
 	if ctx.Err() != nil && err != nil {
 		*r = *k.record(name) // we are going down: that is nobody's failure

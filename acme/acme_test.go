@@ -385,6 +385,8 @@ func TestAnotherCAReplacesTheCertificate(t *testing.T) {
 			b.Fatal(err)
 		}
 		b.start()
+		b.want(host) // it was asked just now
+		b.pass(2 * time.Minute)
 		b.want(host, host) // a CA does not know what another has issued
 	})
 }
@@ -431,6 +433,46 @@ func TestShutdownDoesNotWaitForTheCA(t *testing.T) {
 		b.stop()
 		if s := b.status(); s.Error != "" {
 			b.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestACrashInTheMiddle: the order that was begun is on record, so that a process that dies in it
+// again and again does not order again and again.
+func TestACrashInTheMiddle(t *testing.T) {
+	in(t, func(b *bench) {
+		for range 5 {
+			b.ca.hangs = true
+			b.start()
+			b.stop()
+		}
+		b.want(host)
+		b.ca.hangs = false
+		b.start()
+		b.pass(2 * time.Minute)
+		b.want(host, host)
+	})
+}
+
+func TestCertificatesForOldNamesGoWhenTheyExpire(t *testing.T) {
+	in(t, func(b *bench) {
+		b.names = []string{host, "*.old.example"}
+		b.start()
+		b.stop()
+		b.names = b.names[:1]
+		old := filepath.Join(b.dir, "_.old.example")
+		b.start()
+		if _, err := os.Stat(old); err != nil {
+			b.Error(err)
+		}
+		b.stop()
+		b.pass(100 * day)
+		b.start()
+		if _, err := os.Lstat(old); !os.IsNotExist(err) {
+			b.Error("it is still there")
+		}
+		if list, err := filepath.Glob(filepath.Join(b.dir, "._*")); err != nil || len(list) > 0 {
+			b.Errorf("left behind: %q, %v", list, err)
 		}
 	})
 }

@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -19,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	legoacme "github.com/go-acme/lego/v4/acme"
@@ -128,108 +126,6 @@ func (c *Client) Window(ctx context.Context, leaf *x509.Certificate) (Window, er
 		}
 		return Window{Start: info.SuggestedWindow.Start, End: info.SuggestedWindow.End, Again: info.RetryAfter}, nil
 	})
-}
-
-// do runs work in a goroutine, for the library cannot be told to end. Its requests to the CA fail
-// once ctx has ended, so that it ends by itself soon; a DNS record may still be taken away then.
-// Whoever does not come to an end is left behind, and keeps the next one from beginning.
-func do[T any](ctx context.Context, c *Client, work func(context.Context, *session) (T, error)) (T, error) {
-	var none T
-	select {
-	case c.slot <- struct{}{}:
-	case <-ctx.Done():
-		return none, errors.New("the order before this one has still not come to an end")
-	}
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	s := &session{Client: c, ctx: ctx}
-	go func() {
-		defer func() { <-c.slot }()
-		defer c.transport.CloseIdleConnections()
-		value, err := work(ctx, s)
-		done <- result{value, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, s.explain(r.err)
-	case <-ctx.Done():
-	}
-	grace := time.NewTimer(endGrace)
-	defer grace.Stop()
-	select {
-	case r := <-done:
-		return r.value, s.explain(r.err)
-	case <-grace.C:
-		return none, fmt.Errorf("waiting for the certificate authority: %w", ctx.Err())
-	}
-}
-
-// endGrace is how long the library has to come to its end when it should.
-const endGrace = 8 * time.Second
-
-// A session is the way to the CA for one order or question.
-type session struct {
-	*Client
-	ctx context.Context
-
-	mu    sync.Mutex
-	after time.Duration // the CA's Retry-After beside an error
-}
-
-// longestPoll bounds the CA's wish of how slowly to ask whether an order is ready.
-const longestPoll = 10 * time.Second
-
-// RoundTrip lets requests end with the session, and sees what the library does not.
-func (s *session) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(r.Context())
-	context.AfterFunc(s.ctx, cancel)
-	resp, err := s.transport.RoundTrip(r.WithContext(ctx))
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	resp.Body = &body{Reader: io.LimitReader(resp.Body, 1<<20), Closer: resp.Body, cancel: cancel}
-	after, _ := api.ParseRetryAfter(resp.Header.Get("Retry-After"))
-	switch {
-	case resp.StatusCode >= 400 && after > 0:
-		s.mu.Lock()
-		s.after = max(s.after, after)
-		s.mu.Unlock()
-	case r.Method == http.MethodPost && after > longestPoll:
-		resp.Header.Set("Retry-After", fmt.Sprint(int(longestPoll.Seconds())))
-	}
-	return resp, nil
-}
-
-// A body is one that ends somewhere.
-type body struct {
-	io.Reader
-	io.Closer
-	cancel context.CancelFunc
-}
-
-func (b *body) Close() error {
-	defer b.cancel()
-	return b.Closer.Close()
-}
-
-// explain adds to an error what the session knows of it.
-func (s *session) explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		err = fmt.Errorf("%w: is the clock of this machine right?", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.after > 0 {
-		return &WaitError{Err: err, After: s.after}
-	}
-	return err
 }
 
 // open makes the library's client, with an account where one is needed.

@@ -38,6 +38,7 @@ func TestProviders(t *testing.T) {
 		{"cloudflare", nil, "cloudflare needs token (a secret may stand in a file that token_file names)"},
 		{"ovh", values{"endpoint": "ovh-eu"}, "ovh needs application_key and application_secret and consumer_key"},
 		{"hetzner", values{"token": "t", "tokn": "t"}, "hetzner has no setting \"tokn\": there are token and wait"},
+		{"exec", values{"program": "/nonexistent"}, "program: "},
 		{"exec", values{"program": "x", "wait": "soon"}, "wait: \"soon\" is not a time"},
 		{"exec", values{"program": "x", "wait": "2h"}, "wait: \"2h\" is not a time"},
 		{"httpreq", values{"endpoint": "dns"}, "endpoint: "},
@@ -120,6 +121,24 @@ func TestAnEndlessAnswerEnds(t *testing.T) {
 	if _, err := c.Window(t.Context(), nil); err == nil {
 		t.Error("no error")
 	}
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
+	for value, want := range map[string]time.Duration{
+		"120": 2 * time.Minute, "Sun, 06 Nov 1994 09:49:37 GMT": time.Hour, "Sun, 06 Nov 1994 07:49:37 GMT": 0,
+		"": 0, "-1": 0, "soon": 0, "4294967295": longestPause, "99999999999999999999": 0, "Sun, 06 Nov 2094 09:49:37 GMT": longestPause,
+	} {
+		if got := retryAfter(value, date); got != want {
+			f.Errorf("%q is %v", value, got)
+		}
+		f.Add(value, date)
+	}
+	f.Fuzz(func(t *testing.T, value, date string) {
+		if got := retryAfter(value, date); got < 0 || got > longestPause {
+			t.Errorf("%q at %q is %v", value, date, got)
+		}
+	})
 }
 
 func TestTheAccountIsKeptForItsCAAlone(t *testing.T) {

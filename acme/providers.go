@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	osexec "os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,7 +108,7 @@ func (s *settings) number(key string, to *int) error {
 func (s *settings) err(provider string) error {
 	for _, key := range slices.Sorted(maps.Keys(s.values)) {
 		if !slices.Contains(s.known, key) {
-			return fmt.Errorf("%s has no setting %q: there are %s", provider, key, strings.Join(s.known[1:], ", ")+" and "+waitSetting)
+			return fmt.Errorf("%s has no setting %q: there are %s and %s", provider, key, strings.Join(s.known[1:], ", "), waitSetting)
 		}
 	}
 	if len(s.missing) > 0 {
@@ -123,6 +124,9 @@ func providers() map[string]func(*settings) (challenge.Provider, error) {
 		"exec": func(s *settings) (challenge.Provider, error) {
 			c := exec.NewDefaultConfig()
 			c.Program, c.Mode = s.need("program"), ""
+			if _, err := osexec.LookPath(c.Program); err != nil {
+				return nil, fmt.Errorf("program: %w", err)
+			}
 			return exec.NewDNSProviderConfig(c)
 		},
 		"httpreq": func(s *settings) (challenge.Provider, error) {

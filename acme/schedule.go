@@ -112,6 +112,9 @@ func (r *record) orderAt(now time.Time, directory string) time.Time {
 	case r.Failures > 0:
 		return r.TryAt
 	case r.leaf == nil || r.Directory != directory:
+		if again := r.TriedAt.Add(hurryPause); !r.TriedAt.After(now) {
+			return later(now, again)
+		}
 		return now
 	}
 	// A CA whose window is always over shall not have us order for ever.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -159,6 +160,34 @@ func sweep(dir, folder string) error {
 			if err := os.RemoveAll(filepath.Join(dir, item.Name())); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// discard removes certificates that have expired and are for none of the names.
+func discard(dir string, names []string, now time.Time) error {
+	list, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, item := range list {
+		folder := item.Name()
+		name := folder
+		if rest, ok := strings.CutPrefix(folder, "_."); ok {
+			name = "*." + rest
+		}
+		if item.Type() != fs.ModeSymlink || slices.Contains(names, name) {
+			continue
+		}
+		if leaf, err := readLeaf(dir, name); err != nil || leaf == nil || now.Before(leaf.NotAfter) {
+			continue // somebody else's perhaps, or still of use
+		}
+		if err := os.Remove(filepath.Join(dir, folder)); err != nil {
+			return err
+		}
+		if err := sweep(dir, folder); err != nil {
+			return err
 		}
 	}
 	return nil
