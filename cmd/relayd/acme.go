@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -102,9 +103,18 @@ func (d *daemon) expiries() []metrics.Certificate {
 	return list
 }
 
-// checkACME reads the settings of the DNS provider as the daemon would.
+// checkACME judges what lies outside of relayd.toml, and the settings of the DNS provider as the
+// daemon would.
 func checkACME(conf *config.Config) problem.List {
-	if !conf.ACME.Enabled || conf.ACME.Challenge != config.ChallengeDNS {
+	if !conf.ACME.Enabled {
+		return nil
+	}
+	if root := conf.ACME.Webroot; root != "" {
+		if info, err := os.Stat(root); err != nil || !info.IsDir() {
+			return problem.List{problem.At(conf.File(), 0, "acme.webroot: there is no folder %s", root)}
+		}
+	}
+	if conf.ACME.Challenge != config.ChallengeDNS {
 		return nil
 	}
 	if err := acme.CheckProvider(conf.ACME.Provider, conf.ACME.DNS); err != nil {

@@ -17,12 +17,14 @@ import (
 	"relayd/queue"
 )
 
-func TestCheckJudgesTheDNSProvider(t *testing.T) {
-	const top = "hostname = \"mx.example.test\"\npostmaster = \"me@elsewhere.test\"\n[acme]\nenabled = true\nchallenge = \"dns-01\"\n"
+func TestCheckJudgesACME(t *testing.T) {
+	const top = "hostname = \"mx.example.test\"\npostmaster = \"me@elsewhere.test\"\n[acme]\nenabled = true\n"
+	const dns = "challenge = \"dns-01\"\n"
 	for settings, want := range map[string]string{
-		"provider = \"cloudflare\"\ndns = { token = \"x\" }\n": "warning: ", // there is no certificate yet
-		"provider = \"cloudflare\"\ndns = { tokn = \"x\" }\n":  "relayd.toml: acme.dns: cloudflare has no setting \"tokn\"",
-		"provider = \"cloudfare\"\n":                           "relayd.toml: acme.dns: provider \"cloudfare\" is not known",
+		"webroot = \"/nonexistent\"\n":                               "relayd.toml: acme.webroot: there is no folder /nonexistent",
+		dns + "provider = \"cloudflare\"\ndns = { token = \"x\" }\n": "warning: ", // there is no certificate yet
+		dns + "provider = \"cloudflare\"\ndns = { tokn = \"x\" }\n":  "relayd.toml: acme.dns: cloudflare has no setting \"tokn\"",
+		dns + "provider = \"cloudfare\"\n":                           "relayd.toml: acme.dns: provider \"cloudfare\" is not known",
 	} {
 		var out bytes.Buffer
 		code := run([]string{"-check", "-c", files(t, map[string]string{"relayd.toml": top + settings})}, &out, &out)
