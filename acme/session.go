@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -61,8 +62,12 @@ type session struct {
 	after time.Duration // the CA's Retry-After beside an error
 }
 
-// longestPoll bounds the CA's wish of how slowly to ask whether an order is ready.
-const longestPoll = 10 * time.Second
+// How slowly to ask whether an order is ready: the CA's wish, within bounds. Where it has none, the
+// library would take five seconds, in which most orders are long ready.
+const (
+	usualPoll   = 2 * time.Second
+	longestPoll = 10 * time.Second
+)
 
 // RoundTrip lets requests end with the session, and sees what the library does not.
 func (s *session) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -80,8 +85,8 @@ func (s *session) RoundTrip(r *http.Request) (*http.Response, error) {
 		s.mu.Lock()
 		s.after = max(s.after, after)
 		s.mu.Unlock()
-	case r.Method == http.MethodPost && after > longestPoll:
-		resp.Header.Set("Retry-After", fmt.Sprint(int(longestPoll.Seconds())))
+	case r.Method == http.MethodPost:
+		resp.Header.Set("Retry-After", strconv.Itoa(int(min(cmp.Or(after, usualPoll), longestPoll).Seconds())))
 	}
 	return resp, nil
 }
