@@ -26,6 +26,7 @@ var logins = []struct {
 }
 
 func TestAuthenticate(t *testing.T) {
+	t.Parallel()
 	s, _ := newWorld(t, sink.Options{}, "")
 	s.addDomain("example.test", "*: you@mailbox.test\n", "app", "gone")
 	s.mustUtil("user-disable", "gone@example.test")

@@ -128,6 +128,7 @@ func (n *namespace) daemon(name, said, conf string, args ...string) {
 // TestDANE: TLSA records count where DNSSEC vouches for them and nowhere else, with a real server
 // and a real validating resolver.
 func TestDANE(t *testing.T) {
+	t.Parallel()
 	const here, there = "10.97.0.1", "10.97.0.2"
 	relay, world := newNamespace(t, "relay", "127.0.0.1"), newNamespace(t, "world", there)
 	link(t, relay, world, here+"/24", there+"/24")

@@ -17,6 +17,7 @@ const longestFirst = 30 * time.Second
 // destination, whether or not our own IPv6 address is fit to come first. What is sent to a dead
 // address is dropped without an answer.
 func TestAddressFamilies(t *testing.T) {
+	t.Parallel()
 	const (
 		here4, there4, dead4 = "10.96.0.1", "10.96.0.2", "10.66.0.9"
 		here6, there6, dead6 = "2001:db8:96::1", "2001:db8:96::2", "2001:db8:66::9"

@@ -53,6 +53,7 @@ func (a *author) zone() string {
 // TestForwardedMailPasses: what was genuine when it came is so at its destination, by the judgement
 // of others, and what was not is refused at the door.
 func TestForwardedMailPasses(t *testing.T) {
+	t.Parallel()
 	const refusal = "550 5.7.26 Unauthenticated email from spf.test is not accepted due to domain's DMARC policy"
 	snk, err := sink.Start(sink.Options{Reply: func(stage, arg string, nth int) string {
 		if stage == "dot" && nth == 3 {

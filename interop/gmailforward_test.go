@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -21,13 +22,16 @@ const gmailAliases = "rate: rate@busy.test\nlater: later@busy.test\n*: *@gmail.t
 // TestGmail: mail that is forwarded arrives at a server that is as strict as Gmail, and what Gmail
 // says has the consequences that it should have.
 func TestGmail(t *testing.T) {
+	t.Parallel()
 	google, author := newAuthor(t, "google.com"), newAuthor(t, "author.test")
+	other := newAuthor(t, "other.test") // for whose mail is called spam is put off
 	txt := map[string]string{"spf.test": "v=spf1 ip4:" + gmailIP + " -all"}
-	for _, domain := range []string{"google.com", "author.test", "spf.test"} {
+	for _, domain := range []string{"google.com", "author.test", "other.test", "spf.test"} {
 		txt["_dmarc."+domain] = "v=DMARC1; p=reject"
 	}
 	maps.Copy(txt, google.records())
 	maps.Copy(txt, author.records())
+	maps.Copy(txt, other.records())
 	g := startGmail(t, gmailAliases, txt)
 	d := g.site.start()
 	t.Run("confirmation", func(t *testing.T) { g.confirmation(t, google) })
@@ -35,8 +39,8 @@ func TestGmail(t *testing.T) {
 	t.Run("SPF alone", func(t *testing.T) { g.spfAlone(t) })
 	t.Run("null sender", func(t *testing.T) { g.nullSender(t) })
 	t.Run("final", func(t *testing.T) { g.final(t, author) })
-	t.Run("waits", func(t *testing.T) { g.waits(t, author) })
-	t.Run("rate", func(t *testing.T) { g.rate(t, author) })
+	t.Run("waits", func(t *testing.T) { g.waits(t, other) })
+	t.Run("rate", func(t *testing.T) { g.rate(t, other) })
 	for _, v := range g.verdicts() {
 		if !v.TLS || !v.PTR || v.IP != relayIP || v.Helo != hostname || v.SPF != "pass" {
 			t.Errorf("%s from %s (%s), TLS %v, PTR %v", v, v.Helo, v.IP, v.TLS, v.PTR)
@@ -77,6 +81,11 @@ func (g *gmail) only(t *testing.T, mailbox string) verdict {
 // corpus: all mail that an author can sign passes his p=reject.
 func (g *gmail) corpus(t *testing.T, a *author) {
 	messages := readCorpus(t)
+	for i, name := range sortedKeys(messages) {
+		if i%3 > 0 && os.Getenv("RELAYD_FULL") != "1" {
+			delete(messages, name) // in Python each signature takes its time
+		}
+	}
 	for name, text := range messages {
 		messages[name] = withFrom(crlf(text), "someone@author.test")
 	}
@@ -164,7 +173,7 @@ func plainText(from, subject string) []byte {
 func signedFor(a *author, names []string, body string) map[string][]byte {
 	messages := map[string][]byte{}
 	for _, name := range names {
-		messages[name] = append(plainText("someone@author.test", name), body...)
+		messages[name] = append(plainText("someone@"+a.domain, name), body...)
 	}
 	messages, _ = a.sign(messages)
 	return messages

@@ -121,6 +121,7 @@ func (c *circle) noted(text string) bool {
 // TestLoopEnds: mail that two relays forward to each other stops soon, says why, and is told to its
 // sender, once for each way on which it was lost, whether the one waits for the other or not.
 func TestLoopEnds(t *testing.T) {
+	t.Parallel()
 	for name, settings := range map[string]string{"in the session": "", "queued": "[forward]\nanswer_within = \"0s\"\n"} {
 		for _, c := range []struct {
 			local        string

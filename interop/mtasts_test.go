@@ -52,6 +52,7 @@ func policyText(mode, mx string) string {
 
 // TestMTASTS: what a domain's policy asks for is done, with DNS, HTTPS and SMTP over a network.
 func TestMTASTS(t *testing.T) {
+	t.Parallel()
 	const here, there = "10.98.0.1", "10.98.0.2"
 	relay, world := newNamespace(t, "relay", there), newNamespace(t, "world", there)
 	link(t, relay, world, here+"/24", there+"/24")

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,10 +28,13 @@ type namespace struct {
 	name string
 }
 
+// namespaces counts those that were made, since tests that run at once give them the same roles.
+var namespaces atomic.Int64
+
 // newNamespace makes a namespace whose resolver is nameserver. It is gone with the test.
 func newNamespace(t testing.TB, role, nameserver string) *namespace {
 	t.Helper()
-	n := &namespace{t: t, name: fmt.Sprintf("relayd-%s-%d", role, os.Getpid())}
+	n := &namespace{t: t, name: fmt.Sprintf("relayd-%s-%d-%d", role, os.Getpid(), namespaces.Add(1))}
 	ip(t, "netns", "add", n.name)
 	etc := filepath.Join("/etc/netns", n.name)
 	t.Cleanup(func() {

@@ -188,6 +188,7 @@ func shownTo(c *dialog) *x509.Certificate {
 }
 
 func TestPebbleIssuesByHTTP01AndRenewsUnderASession(t *testing.T) {
+	t.Parallel()
 	p := newPebble(t, 12*time.Second)
 	s := p.site("")
 	d := p.startTrusting(s)
@@ -222,6 +223,7 @@ func TestPebbleIssuesByHTTP01AndRenewsUnderASession(t *testing.T) {
 }
 
 func TestPebbleIssuesByTLSALPN01AndHasTheCertificateReplaced(t *testing.T) {
+	t.Parallel()
 	p := newPebble(t, 90*24*time.Hour)
 	p.start()
 	s := p.site("challenge = \"tls-alpn-01\"\nnames = [\"mail.example.test\"]\n")
@@ -247,6 +249,7 @@ func TestPebbleIssuesByTLSALPN01AndHasTheCertificateReplaced(t *testing.T) {
 }
 
 func TestPebbleIssuesAWildcardByDNS01(t *testing.T) {
+	t.Parallel()
 	p := newPebble(t, 90*24*time.Hour)
 	p.start()
 	script := filepath.Join(p.dir, "hook")

@@ -118,6 +118,7 @@ func (p *postfix) sendmail(from, to, text string) {
 }
 
 func TestPostfix(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, relay, post, mask, record, protocols, family string }{
 		{"IPv4", "10.99.0.1", "10.99.0.2", "/24", "A", "ipv4", "auto"},
 		{"IPv6 alone", "fd00:99::1", "fd00:99::2", "/64", "AAAA", "ipv6", "auto"},

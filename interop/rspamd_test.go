@@ -117,6 +117,7 @@ const (
 
 // TestRspamd: what rspamd rejects is refused in the session, everything else goes on byte for byte.
 func TestRspamd(t *testing.T) {
+	t.Parallel()
 	s, snk := filterSite(t, fmt.Sprintf("rspamd = %q", "unix:"+startRspamd(t)), "quarantine.test. TXT \"v=spf1 -all\"\n_dmarc.quarantine.test. TXT \"v=DMARC1; p=quarantine\"\n")
 	c := s.courier(t, s.start(), "smtp")
 	count := 0
@@ -151,6 +152,7 @@ func TestRspamd(t *testing.T) {
 
 // TestMilter: what OpenDKIM refuses is refused in its words, and what it would put in front is not there.
 func TestMilter(t *testing.T) {
+	t.Parallel()
 	a := newAuthor(t, "signed.test")
 	dir := peerDir(t)
 	socket := filepath.Join(dir, "opendkim.sock")

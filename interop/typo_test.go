@@ -30,6 +30,7 @@ type typo struct {
 }
 
 func TestTypoWhileRunning(t *testing.T) {
+	t.Parallel()
 	s, snk := newWorld(t, sink.Options{}, "")
 	s.addDomain("example.test", "box: you@mailbox.test\n", "app")
 	s.write("domains/example.test/domain.toml", "# settings\n")
