@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,6 +24,10 @@ type Rehearsal struct {
 	// "TLS" (the handshake), "AUTH", "MAIL", "RCPT", or "QUIT" when nothing is wrong.
 	Stage   string
 	Replies []Heard // in their order, also those of a first connection where TLS failed
+	// Refused is the server's reply that ended it; nil if none did. Verdict is what would follow for a
+	// message, from that or from what is wrong with our own address.
+	Refused *reply.Reply
+	Verdict Verdict
 }
 
 // Heard is a server's reply.
@@ -35,9 +40,10 @@ type Heard struct {
 // A Trial is what RehearseMX asks for.
 type Trial struct {
 	Domain    string // whose mail exchangers
+	Host      string // instead of them, as in Route.Hosts; "" for none
 	Network   string // "ip4" or "ip6", whatever Options.Family says
 	Sender    string // the reverse-path; "" is the null one
-	Recipient string // an address in Domain, or any other
+	Recipient string // an address in Domain, or any other; "" to end after MAIL
 }
 
 // Rehearse goes as far along route as a message would: it connects, does TLS, logs in where there is
@@ -60,23 +66,33 @@ func (c *Client) RehearseMX(ctx context.Context, trial Trial) (Rehearsal, error)
 			return Rehearsal{}, fmt.Errorf("the sender: %w", err)
 		}
 	}
-	to, err := address.Parse(trial.Recipient)
-	if err != nil {
-		return Rehearsal{}, fmt.Errorf("the recipient: %w", err)
+	if trial.Recipient != "" {
+		to, err := address.Parse(trial.Recipient)
+		if err != nil {
+			return Rehearsal{}, fmt.Errorf("the recipient: %w", err)
+		}
+		m.Recipients = []Recipient{{Address: to}}
 	}
-	m.Recipients = []Recipient{{Address: to}}
-	return c.rehearse(ctx, Route{Domain: trial.Domain}, trial.Network, func(s *session) error { return s.ask(m) })
+	route := Route{Domain: trial.Domain}
+	if trial.Host != "" {
+		route.Hosts = []string{trial.Host}
+	}
+	return c.rehearse(ctx, route, trial.Network, func(s *session) error { return s.ask(m) })
 }
 
 // ask is a transaction without a message. The end of the connection ends it.
 func (s *session) ask(m *Message) error {
-	for _, line := range []string{s.mailLine(m), s.rcptLine(m.Recipients[0])} {
+	lines, stages := []string{s.mailLine(m)}, []Stage{AtMail, AtRcpt}
+	for _, r := range m.Recipients {
+		lines = append(lines, s.rcptLine(r))
+	}
+	for i, line := range lines {
 		r, err := s.command(s.times.Command, line)
 		switch {
 		case err != nil:
 			return err
 		case r.Code/100 != 2:
-			return r
+			return &refusal{r, stages[i]}
 		}
 	}
 	return nil
@@ -157,6 +173,10 @@ func (c *Client) rehearseAt(ctx context.Context, route Route, t target, then fun
 	}
 	r.Stage, r.Replies, r.Flaw = route.heard.stage, route.heard.replies, route.heard.flaw
 	if err != nil {
+		r.Verdict, _ = judge(err, t)
+		if said, ok := errors.AsType[*refusal](err); ok {
+			r.Refused = said.Reply
+		}
 		return r, fmt.Errorf("%s: %w", r.Stage, err)
 	}
 	r.Stage = "QUIT"

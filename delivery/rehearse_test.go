@@ -227,6 +227,11 @@ func TestRehearsalOfTheNextMX(t *testing.T) {
 		!strings.HasPrefix(err.Error(), "DNS: 451 4.4.4 The mail server mx.test has no IPv4 address") {
 		t.Errorf("%+v, %v", r, err)
 	}
+	one := trial
+	one.Host, one.Network, one.Recipient = "worse.test", "ip6", ""
+	if r, err = w.client(t, nil).RehearseMX(t.Context(), one); err == nil || r.IP != "2001:db8::2" || r.Refused == nil || r.Refused.Code != 554 || !r.Verdict.NextHost {
+		t.Errorf("%+v, %v", r, err)
+	}
 	for _, bad := range []Trial{{Domain: "example.org", Sender: "nobody", Recipient: "a@b.test"}, {Domain: "example.org", Recipient: "a b@example.org"}} {
 		if _, err := w.client(t, nil).RehearseMX(t.Context(), bad); err == nil {
 			t.Errorf("%+v is taken", bad)

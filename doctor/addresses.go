@@ -35,6 +35,25 @@ func PublicAddresses() ([]netip.Addr, error) {
 	return append(four, six...), nil
 }
 
+// Leaving is PublicAddresses where the settings say which address of a family mail leaves from: that
+// one stands alone, unless it is behind a translation. The zero Addr says nothing.
+func Leaving(sources ...netip.Addr) func() ([]netip.Addr, error) {
+	return func() ([]netip.Addr, error) {
+		list, err := PublicAddresses()
+		for _, source := range sources {
+			if !source.IsValid() {
+				continue
+			}
+			list = slices.DeleteFunc(list, func(ip netip.Addr) bool { return ip.Is4() == source.Is4() })
+			if isPublic(source) {
+				list, err = append(list, source), nil
+			}
+		}
+		slices.SortStableFunc(list, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
+		return list, err
+	}
+}
+
 // sharedSpace is what providers put customers behind (RFC 6598).
 var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 

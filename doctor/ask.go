@@ -14,6 +14,7 @@ import (
 
 	mdns "github.com/miekg/dns"
 
+	"relayd/delivery"
 	"relayd/dns"
 )
 
@@ -36,7 +37,10 @@ type Options struct {
 	Authority func(netip.Addr) string
 	// Addresses are those of this machine that the world can reach; nil: PublicAddresses.
 	Addresses func() ([]netip.Addr, error)
-	// Dial connects to mail servers, our own among them; nil: a net.Dialer does.
+	// Rehearse plays a delivery up to RCPT, as mail leaves: RehearseMX of a *delivery.Client. Only
+	// CheckPort25 needs it.
+	Rehearse func(context.Context, delivery.Trial) (delivery.Rehearsal, error)
+	// Dial connects to our own mail servers; nil: a net.Dialer does.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Now  func() time.Time // nil: time.Now
 }

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -9,8 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"net/smtp"
 	"strings"
 	"time"
 
@@ -55,26 +53,24 @@ func (d *Doctor) shown(ctx context.Context, s Service, hostname string) ([]*x509
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	r := &rehearsal{conn: conn, r: bufio.NewReader(io.LimitReader(conn, maxSession)), host: hostname}
 	conf := &tls.Config{ServerName: hostname, InsecureSkipVerify: true} // it is judged behind
 	if s.Implicit {
-		err = r.handshake(ctx, conf)
-	} else {
-		if _, err = r.expect(220, ""); err == nil {
-			_, err = r.expect(250, "EHLO "+hostname)
-		}
-		if err == nil {
-			err = r.startTLS(ctx, conf)
-		}
+		secure := tls.Client(conn, conf)
+		err := secure.HandshakeContext(ctx)
+		return secure.ConnectionState().PeerCertificates, err
 	}
+	client, err := smtp.NewClient(conn, hostname)
 	if err != nil {
 		return nil, err
 	}
-	shown, ok := r.conn.(*tls.Conn)
-	if !ok {
-		return nil, net.ErrClosed
+	if err := client.StartTLS(conf); err != nil {
+		return nil, err
 	}
-	return shown.ConnectionState().PeerCertificates, nil
+	if err := client.Noop(); err != nil { // until something is read there may have been no handshake
+		return nil, err
+	}
+	state, _ := client.TLSConnectionState()
+	return state.PeerCertificates, nil
 }
 
 // JudgeChain judges a chain as a client that knows public authorities does.

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,18 +11,19 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"relayd/certs"
 	"relayd/control"
+	"relayd/delivery"
+	"relayd/dns"
 	"relayd/internal/sink"
 	"relayd/internal/testnet"
 	"relayd/problem"
 )
-
-func newReader(text string) *bufio.Reader { return bufio.NewReader(strings.NewReader(text)) }
 
 func expect(t *testing.T, f Finding, status Status, text string) {
 	t.Helper()
@@ -118,7 +118,8 @@ func TestListeners(t *testing.T) {
 	expect(t, list[1], Fail, "restart")
 }
 
-// mailWorld has a mail server at mail.example.org, port 25, on both families.
+// mailWorld has a mail server at mail.example.org, port 25. What is rehearsed over IPv6 comes to it
+// over IPv4.
 func mailWorld(t *testing.T, opt sink.Options) *world {
 	t.Helper()
 	s, err := sink.Start(opt)
@@ -134,8 +135,29 @@ func mailWorld(t *testing.T, opt sink.Options) *world {
 		}
 		return new(net.Dialer).DialContext(ctx, network, s.Addr())
 	}
+	here := netip.MustParseAddrPort(s.Addr())
+	client := delivery.New(delivery.Options{Hostname: "mx.example.org", Port: int(here.Port()), Resolver: at{w.doctor.opt.Resolver, here.Addr()}})
+	t.Cleanup(client.Close)
+	w.doctor.opt.Rehearse = func(ctx context.Context, trial delivery.Trial) (delivery.Rehearsal, error) {
+		trial.Network = "ip4"
+		return client.RehearseMX(ctx, trial)
+	}
 	return w
 }
+
+// at is a Resolver to which all hosts that exist are in one place.
+type at struct {
+	Resolver
+	ip netip.Addr
+}
+
+func (a at) IP(ctx context.Context, host, network string) (dns.Answer[netip.Addr], error) {
+	answer, err := a.Resolver.IP(ctx, host, network)
+	answer.Records = []netip.Addr{a.ip}
+	return answer, err
+}
+
+func (at) Confirm(context.Context, string) error { return nil }
 
 func TestPort25(t *testing.T) {
 	cert := testnet.Cert(t, "mail.example.org")
@@ -161,14 +183,15 @@ func TestPort25(t *testing.T) {
 		"about us":      {sink.Options{TLSConfig: conf, Reply: answer("rcpt", "550 5.7.25 no PTR record")}, Probe{Recipient: "me@example.org"}, Fail, Warn, "refuses mail from here: 550 5.7.25", ""},
 		"IPv6 alone":    {sink.Options{Reply: answer("greeting", "554 no")}, Probe{Network: "ip6"}, Fail, "", "554 no", ""},
 		"hangs up":      {sink.Options{Reply: answer("ehlo", "<close>")}, Probe{}, Fail, Warn, "silent or away", "firewall"},
-		"closed":        {sink.Options{}, Probe{Port: 26}, Fail, Warn, "seems to be closed", "smarthost"},
-		"closed, spare": {sink.Options{}, Probe{Port: 26, Spare: true}, Warn, Warn, "seems to be closed", "smarthost"},
+		"TLS is broken": {sink.Options{TLSConfig: conf, Reply: answer("starttls", "454 4.7.0 no")}, Probe{}, Warn, Warn, "not by TLS: STARTTLS is not supported: 454 4.7.0 no", ""},
+		"closed":        {sink.Options{}, Probe{Target: "mail.example.org:1"}, Fail, Warn, "seems to be closed", "smarthost"},
+		"closed, spare": {sink.Options{}, Probe{Target: "mail.example.org:1", Spare: true}, Warn, Warn, "seems to be closed", "smarthost"},
 		"unknown":       {sink.Options{}, Probe{Target: "none.example.org"}, Fail, Warn, "not checked", "--target"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := mailWorld(t, c.opt)
 			p := c.probe
-			p.Hostname = "mx.example.org"
+			p.Port = 25
 			if p.Target == "" {
 				p.Target = "mail.example.org"
 			}
@@ -185,14 +208,46 @@ func TestPort25(t *testing.T) {
 	}
 }
 
+// That the settings name an address which the machine does not have is no fault of the provider's.
+func TestPort25FromAForeignAddress(t *testing.T) {
+	w := mailWorld(t, sink.Options{})
+	foreign := netip.MustParseAddr("192.0.2.77")
+	client := delivery.New(delivery.Options{
+		Hostname: "mx.example.org", Port: 25, Resolver: at{w.doctor.opt.Resolver, netip.MustParseAddr("127.0.0.1")}, SourceIPv4: foreign,
+	})
+	defer client.Close()
+	w.doctor.opt.Rehearse = client.RehearseMX
+	list := w.doctor.CheckPort25(t.Context(), Probe{Target: "mail.example.org", Port: 25, Network: "ip4"})
+	expect(t, list[0], Fail, "not checked: No connection can come from 192.0.2.77")
+	expect(t, list[0], Fail, "source_ipv4")
+}
+
+// Mail that leaves from one of several addresses is judged by that one.
+func TestLeaving(t *testing.T) {
+	four, six, inside := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7"), netip.MustParseAddr("10.0.0.7")
+	if list, err := Leaving(four, six)(); err != nil || !slices.Equal(list, []netip.Addr{four, six}) {
+		t.Errorf("%v, %v", list, err)
+	}
+	list, _ := Leaving(inside, six)()
+	if !slices.Equal(list, []netip.Addr{six}) {
+		t.Error(list)
+	}
+	all, _ := PublicAddresses()
+	if list, _ = Leaving(netip.Addr{}, netip.Addr{})(); !slices.Equal(list, all) {
+		t.Error(list)
+	}
+}
+
 // No message may ever come out of a rehearsal.
 func TestRehearsalSendsNothing(t *testing.T) {
-	var heard []string
-	w := mailWorld(t, sink.Options{Reply: func(stage, _ string, _ int) string { heard = append(heard, stage); return "" }})
+	heard := make(chan string, 20)
+	w := mailWorld(t, sink.Options{Reply: func(stage, _ string, _ int) string { heard <- stage; return "" }})
 	w.site.Addresses = w.site.Addresses[:1]
-	w.doctor.CheckPort25(t.Context(), Probe{Target: "mail.example.org", Hostname: "mx.example.org", Recipient: "me@example.org"})
-	if got := strings.Join(heard, " "); got != "greeting ehlo mail rcpt rset quit" {
-		t.Error(got)
+	w.doctor.CheckPort25(t.Context(), Probe{Target: "mail.example.org", Recipient: "me@example.org"})
+	for _, want := range []string{"greeting", "ehlo", "mail", "rcpt", "quit"} {
+		if got := <-heard; got != want {
+			t.Fatalf("%s instead of %s", got, want)
+		}
 	}
 }
 

@@ -112,6 +112,8 @@ func (d *Doctor) CheckSTS(ctx context.Context, client *http.Client, domain strin
 		do("when reports on TLS have been good for two weeks, change it to enforce, and the id in _mta-sts.%s", domain)}
 }
 
+const maxPolicy = 64 << 10 // bytes (RFC 8461 section 3.2)
+
 func fetchPolicy(ctx context.Context, client *http.Client, url string) (mtasts.Policy, error) {
 	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {
@@ -125,7 +127,7 @@ func fetchPolicy(ctx context.Context, client *http.Client, url string) (mtasts.P
 	if resp.StatusCode != http.StatusOK {
 		return mtasts.Policy{}, errors.New("the answer is " + resp.Status)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxSession))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPolicy))
 	if err != nil {
 		return mtasts.Policy{}, err
 	}

@@ -1,16 +1,13 @@
 package doctor
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -65,8 +62,7 @@ const probeTime = 15 * time.Second
 // A Probe is a rehearsal of a delivery, which ends before a message.
 type Probe struct {
 	Target    string // name of a mail exchanger
-	Port      int    // 0: 25
-	Hostname  string // for EHLO
+	Port      int    // of it, that the rehearsals go to
 	Recipient string // who is asked about; "" for nobody
 	// Spare says that mail leaves by another way, so that a closed port is no failure.
 	Spare bool
@@ -76,7 +72,6 @@ type Probe struct {
 
 // CheckPort25 rehearses a delivery over each address family that mail leaves by.
 func (d *Doctor) CheckPort25(ctx context.Context, p Probe) []Finding {
-	p.Port = cmp.Or(p.Port, 25)
 	networks := []string{"ip4", "ip6"}
 	if p.Network != "" {
 		networks = []string{p.Network}
@@ -97,20 +92,41 @@ func (d *Doctor) probe(ctx context.Context, p Probe, network string) Finding {
 	if here, err := d.opt.Addresses(); network == "ip6" && err == nil && !slices.ContainsFunc(here, netip.Addr.Is6) {
 		return finding(Info, subject, "this machine has no IPv6 address of the world's; IPv4 alone is fine")
 	}
-	ans, err := d.opt.Resolver.IP(ctx, p.Target, network)
-	if err != nil {
-		return finding(bad, subject, "not checked, the address of %s is not known: %v", p.Target, brief(err)).do("mend the resolver, or name another server with --target")
+	r, err := d.opt.Rehearse(ctx, delivery.Trial{Host: p.Target, Network: network, Recipient: p.Recipient})
+	if err == nil {
+		return taken(r, subject, p.Target)
 	}
-	address := net.JoinHostPort(ans.Records[0].String(), strconv.Itoa(p.Port))
-	conn, err := d.opt.Dial(ctx, "tcp", address)
-	if err != nil {
-		f := finding(bad, subject, "%s cannot be reached (%v): the port seems to be closed", p.Target, plainError(ctx, err))
-		return f.do("have your provider open port 25 outwards, or send through a smarthost ([outbound] smarthost)")
+	return judgeRehearsal(ctx, finding(bad, subject, ""), r, p.Target, err)
+}
+
+// taken is the finding about a rehearsal in which the target took everything.
+func taken(r delivery.Rehearsal, subject, target string) Finding {
+	switch {
+	case r.TLS != "":
+		return finding(OK, subject, "%s takes mail from here, by %s", target, strings.Replace(r.TLS, "TLS", "TLS ", 1))
+	case r.Flaw != "":
+		return finding(Warn, subject, "%s takes mail from here, but not by TLS: %s", target, r.Flaw).do("something between may break it: ask your provider")
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	r := &rehearsal{conn: conn, r: bufio.NewReader(io.LimitReader(conn, maxSession)), host: p.Target}
-	return r.judge(ctx, finding(OK, subject, "%s takes mail from here", p.Target), bad, p)
+	return finding(Warn, subject, "%s takes mail from here, but offers no TLS", target).do("something between may strip it: ask your provider")
+}
+
+// judgeRehearsal says in f how a rehearsal failed.
+func judgeRehearsal(ctx context.Context, f Finding, r delivery.Rehearsal, target string, err error) Finding {
+	say := func(format string, args ...any) Finding { return finding(f.Status, f.Subject, format, args...) }
+	switch {
+	case r.Stage == "DNS":
+		return say("not checked, the address of %s is not known: %v", target, plainError(ctx, err)).do("mend the resolver, or name another server with --target")
+	case r.Verdict.Class == delivery.ClassSetup && r.Refused == nil: // the source address is not ours
+		return say("not checked: %s", reply.From(err).Text).do("mend it in relayd.toml")
+	case r.Stage == "connect":
+		return say("%s cannot be reached (%v): the port seems to be closed", target, plainError(ctx, err)).
+			do("have your provider open port 25 outwards, or send through a smarthost ([outbound] smarthost)")
+	case r.Refused == nil:
+		return say("%s went silent or away: %v", target, plainError(ctx, err)).do("look again; a firewall of the provider's may redirect port 25")
+	case r.Stage == "RCPT" && r.Verdict.Class > delivery.ClassLogin: // which are about us
+		return finding(Warn, f.Subject, "%s takes our mail, but not for the recipient: %s", target, r.Refused).do("look at the alias that leads there")
+	}
+	return say("%s refuses mail from here: %s", target, r.Refused).do("%s", cmp.Or(r.Verdict.Advice, "do what the answer says"))
 }
 
 // plainError is err for people, or that time ran out.
@@ -119,33 +135,4 @@ func plainError(ctx context.Context, err error) error {
 		return errors.New("no answer")
 	}
 	return brief(err)
-}
-
-// judge goes through the rehearsal and says how it went.
-func (r *rehearsal) judge(ctx context.Context, good Finding, bad Status, p Probe) Finding {
-	stage, err := r.play(ctx, p)
-	if r.tls == "" && err == nil {
-		good.Status, good.Text = Warn, fmt.Sprintf("%s takes mail from here, but offers no TLS", p.Target)
-		return good.do("something between may strip it: ask your provider")
-	}
-	if err == nil {
-		good.Text += ", by " + r.tls
-		return good
-	}
-	answer, refused := errors.AsType[*reply.Reply](err)
-	if !refused {
-		return finding(bad, good.Subject, "%s went silent or away: %v", p.Target, plainError(ctx, err)).do("look again; a firewall of the provider's may redirect port 25")
-	}
-	verdict := delivery.Classify(answer, stage, providerOf(p.Target))
-	if stage == delivery.AtRcpt && verdict.Class > delivery.ClassLogin { // which are about us
-		return finding(Warn, good.Subject, "%s takes our mail, but not for the recipient: %s", p.Target, answer).do("look at the alias that leads there")
-	}
-	f := finding(bad, good.Subject, "%s refuses mail from here: %s", p.Target, answer)
-	return f.do("%s", cmp.Or(verdict.Advice, "do what the answer says"))
-}
-
-// providerOf is the domain of a host as Classify wants it. Those that it knows have two labels.
-func providerOf(host string) string {
-	labels := strings.Split(bare(host), ".")
-	return strings.Join(labels[max(0, len(labels)-2):], ".")
 }

@@ -161,17 +161,3 @@ func FuzzJudge(f *testing.F) {
 		}
 	})
 }
-
-func FuzzReply(f *testing.F) {
-	f.Add("220 hello\r\n")
-	f.Add("250-a\r\n250-5.1.1 b\r\n250 c\r\n")
-	f.Add("2")
-	f.Add("\n")
-	f.Add("999 x\r\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		r, err := readReply(newReader(text))
-		if (r == nil) == (err == nil) || r != nil && (r.Code < 200 || r.Code > 599) {
-			t.Errorf("%+v, %v", r, err)
-		}
-	})
-}

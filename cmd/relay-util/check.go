@@ -59,7 +59,9 @@ func (t *tool) checkup() *cobra.Command {
 		ctx, cancel := context.WithTimeout(ctx, checkupTime)
 		defer cancel()
 		p := t.progress(false) // the answer comes behind it
-		found := doctor.Run(ctx, newExamination(ctx, w, *target).checks(), func(done, total int) {
+		e := newExamination(ctx, w, *target)
+		defer e.client.Close()
+		found := doctor.Run(ctx, e.checks(), func(done, total int) {
 			if p.due() {
 				p.show(fmt.Sprintf("%d of %d checks are done", done, total))
 			}
@@ -83,6 +85,7 @@ type examination struct {
 	world
 	doctor   *doctor.Doctor
 	resolver *dns.Resolver
+	client   *delivery.Client // makes no delivery
 	web      *http.Client
 	target   string
 	ours     []netip.Addr
@@ -93,7 +96,13 @@ type examination struct {
 func newExamination(ctx context.Context, w world, target string) *examination {
 	e := &examination{world: w, resolver: w.resolver(), target: target}
 	e.web = &http.Client{Transport: &http.Transport{DialContext: e.dial, DisableKeepAlives: true}}
-	e.doctor = doctor.New(doctor.Options{Resolver: e.resolver})
+	e.client = delivery.New(delivery.Options{
+		Hostname: e.Hostname, Port: e.Outbound.Port, Family: e.Outbound.IP, Resolver: e.resolver, Times: delivery.DefaultTimes(),
+		SourceIPv4: e.Outbound.SourceIPv4, SourceIPv6: e.Outbound.SourceIPv6,
+	})
+	e.doctor = doctor.New(doctor.Options{
+		Resolver: e.resolver, Addresses: doctor.Leaving(e.Outbound.SourceIPv4, e.Outbound.SourceIPv6), Rehearse: e.client.RehearseMX,
+	})
 	ctx, cancel := context.WithTimeout(ctx, beginTime)
 	defer cancel()
 	e.ours = e.doctor.Addresses(ctx, w.Hostname)
@@ -300,7 +309,7 @@ func (e *examination) trusted() bool {
 // probe is the rehearsal with the target. Where that is Gmail's, it is asked about a mailbox there to
 // which mail is forwarded.
 func (e *examination) probe() doctor.Probe {
-	p := doctor.Probe{Target: e.target, Port: e.Outbound.Port, Hostname: e.Hostname, Spare: !e.Outbound.Smarthost.IsZero()}
+	p := doctor.Probe{Target: e.target, Port: e.Outbound.Port, Spare: !e.Outbound.Smarthost.IsZero()}
 	p.Network = map[string]string{config.IPv4: "ip4", config.IPv6: "ip6"}[e.Outbound.IP]
 	if e.target != gmailMX {
 		return p
@@ -322,14 +331,9 @@ func (e *examination) probe() doctor.Probe {
 
 // way rehearses one of the ways that the settings name.
 func (e *examination) way(ctx context.Context, fixed relay.Fixed) doctor.Finding {
-	client := delivery.New(delivery.Options{
-		Hostname: e.Hostname, Port: e.Outbound.Port, Family: e.Outbound.IP, Resolver: e.resolver, Times: delivery.DefaultTimes(),
-		SourceIPv4: e.Outbound.SourceIPv4, SourceIPv6: e.Outbound.SourceIPv6,
-	})
-	defer client.Close()
 	subject := fixed.Key + " " + strings.Join(fixed.Route.Hosts, ", ")
 	return doctor.CheckWay(ctx, subject, func(ctx context.Context) error {
-		_, err := client.Rehearse(ctx, fixed.Route)
+		_, err := e.client.Rehearse(ctx, fixed.Route)
 		return err
 	})
 }

@@ -45,7 +45,7 @@ func (t *tool) dns() *cobra.Command {
 		if err := w.Get(name).Broken.Err(); err != nil {
 			return err
 		}
-		d := doctor.New(doctor.Options{Resolver: w.resolver()})
+		d := doctor.New(doctor.Options{Resolver: w.resolver(), Addresses: doctor.Leaving(w.Outbound.SourceIPv4, w.Outbound.SourceIPv6)})
 		site := w.site(w.Get(name))
 		if *check {
 			return t.checkRecords(ctx, d, site)
