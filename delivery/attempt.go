@@ -102,6 +102,9 @@ func (c *Client) tryAddress(ctx context.Context, route Route, t target, a *attem
 	if len(a.undecided()) == 0 {
 		return nil
 	}
+	if err := c.mayLogIn(route); err != nil {
+		return err
+	}
 	if r := c.admit(t); r != nil && !a.message.Insist {
 		return r
 	}

@@ -92,7 +92,7 @@ const (
 	adviseReputation = "They think badly of the address or the domain that mail leaves with: look for spam among what is " +
 		"forwarded, and at postmaster.google.com for what Google says."
 	adviseLogin = "The smarthost wants a login, or does not accept ours: set the user in `smarthost` and the password in " +
-		"`password_file`, under [outbound]. The mail waits."
+		"`password_file`, under [outbound]. The mail waits: `relay-util queue-retry --all` has it tried at once."
 	adviseRelay = "The smarthost does not let this server send: register its address or its domains with them, or set " +
 		"user and password. The mail waits."
 	adviseGone = "An alias leads to a mailbox that does not exist or is disabled: correct the alias."

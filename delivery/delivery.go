@@ -5,7 +5,7 @@
 // have no answer yet. What goes wrong before is the next address's chance, and so is whoever has
 // no answer when a connection is lost, until the final dot is sent: after it, trying again at once
 // could make a duplicate. A server that could not be reached or fell silent is left alone for some
-// minutes; see firstPause.
+// minutes; see firstPause. So is a smarthost that refused our login; see firstLoginPause.
 //
 // What follows from a server's reply is its Verdict. A reply about rate or reputation ends the
 // attempt, and one that is about IPv6 is answered by going on over IPv4: at once, and for a day with
@@ -50,7 +50,7 @@ type Message struct {
 	// TLSOptional is "TLS-Required: No" (RFC 8689): what the recipients' domain demands by
 	// MTA-STS or DANE does not keep the message back. It is not set with RequireTLS.
 	TLSOptional bool
-	// Insist tries addresses and lookups too that are left alone because they failed of late.
+	// Insist tries addresses, lookups and logins too that are left alone because they failed of late.
 	Insist bool
 }
 
@@ -82,6 +82,9 @@ type Result struct {
 	// connection that it refused or dropped. It is not set where it was not asked, because of such a
 	// sign before.
 	Strained bool
+	// Until, if it is not zero, says that nothing was tried: the route has refused our login of late,
+	// and at least until then the recipient has to wait. Reply tells of that.
+	Until time.Time
 }
 
 // Fate is what becomes of the message for this recipient.
@@ -169,6 +172,7 @@ type Client struct {
 	ways     *memory[string, way]     // by domain
 	troubles *memory[target, trouble] // by target.place
 	sixes    sixes                    // who takes no mail over IPv6
+	logins   logins
 }
 
 // New makes a client. Close ends the connections that it keeps.

@@ -29,7 +29,8 @@ type Route struct {
 	demand   *demand     // of the host that is being tried
 	heard    *transcript // of a rehearsal, else nil
 
-	dial time.Duration // for the address that is being tried; 0: Times.Dial
+	insist bool          // Message.Insist
+	dial   time.Duration // for the address that is being tried; 0: Times.Dial
 }
 
 // tls is the mode in which the password is safe.

@@ -128,7 +128,7 @@ func (c *Client) introduce(ctx context.Context, s *session, route Route, useTLS 
 		}
 	}
 	if route.Password != "" {
-		return s.login(route)
+		return c.logIn(ctx, s, route)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -29,6 +30,7 @@ type option struct {
 // try goes from address to address until everybody has a result, and returns the one for those
 // who have none at the end.
 func (c *Client) try(ctx context.Context, route Route, a *attempt) Result {
+	route.insist = a.message.Insist
 	groups, err := c.hosts(ctx, route, a.message.Insist)
 	if err != nil {
 		return Result{Reply: reply.From(err)}
@@ -121,6 +123,10 @@ func (s *search) address(ctx context.Context, o option) bool {
 	}
 	if err == nil {
 		return len(s.undecided()) > 0
+	}
+	if hold, ok := errors.AsType[*loginHold](err); ok {
+		s.why = hold.result(o.String())
+		return false
 	}
 	if s.message.RequireTLS {
 		err = withRequireTLS(err)

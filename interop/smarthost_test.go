@@ -39,8 +39,9 @@ service auth {
 			p.write("secret", "wrong horse\n")
 			d := p.startTrusting("authority.pem")
 			ids := p.submitMany(8)
-			waitFor(t, "everything is held", patience, func() bool {
-				return strings.Count(p.mustUtil("queue-list", "--state", "held", "--json"), `"sender"`) == len(ids)
+			waitFor(t, "one is held and the others wait for the login", patience, func() bool {
+				return strings.Count(p.mustUtil("queue-list", "--state", "held", "--json"), `"sender"`) == 1 &&
+					strings.Count(p.mustUtil("queue-list", "--state", "waiting", "--json"), `"attempts":0`) == len(ids)-1
 			})
 			if out := p.mustUtil("status"); !strings.Contains(out, "does not accept our login: check user and password of the smarthost") {
 				t.Errorf("status says nothing of the password:\n%s", out)

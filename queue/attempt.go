@@ -152,7 +152,7 @@ func (s *settlement) postpone(i int, was *Recipient, before Status, until time.T
 	r.Trying = false
 	r.Attempts, r.Tried, r.LastTry = before.Attempts, before.Tried, before.LastTry
 	if r.State == was.State && r.Next.Equal(was.Next) { // else the admin wants something else
-		r.Next = until.Round(0)
+		r.Next, r.Asked = until.Round(0), false // who asked has been heard
 	}
 }
 

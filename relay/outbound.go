@@ -81,7 +81,9 @@ func (out *Outbound) Deliver(ctx context.Context, w *queue.Work) []queue.Outcome
 		out.score(w, indexes, results)
 		for k, n := range t.places {
 			outcomes[n] = outcome(results[k])
-			out.heed(w, &w.Envelope.Recipients[indexes[k]], results[k])
+			if results[k].Until.IsZero() {
+				out.heed(w, &w.Envelope.Recipients[indexes[k]], results[k])
+			}
 		}
 	}
 	return outcomes
@@ -132,6 +134,9 @@ func withFields(fields string, open func() (io.ReadCloser, error)) func() (io.Re
 
 // outcome says what a delivery result means for the queue.
 func outcome(r delivery.Result) queue.Outcome {
+	if !r.Until.IsZero() {
+		return queue.Outcome{State: queue.Waiting, Until: r.Until}
+	}
 	states := map[delivery.Fate]queue.State{
 		delivery.Later: queue.Waiting, delivery.Accepted: queue.Delivered, delivery.Final: queue.Failed, delivery.Hold: queue.Held,
 	}
