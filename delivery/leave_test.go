@@ -140,7 +140,7 @@ func TestReverseDNSOfTheSourceAddress(t *testing.T) {
 	s := z.source()
 	s.opt.Address = netip.MustParseAddr("127.0.0.1") // every machine has it
 	z.names, z.forward = []string{"mx.example.org"}, map[string][]netip.Addr{"mx.example.org": {s.opt.Address}}
-	if err := s.look(t.Context()); err != nil || s.String() != "used first: 127.0.0.1 is mx.example.org" {
+	if err := s.look(t.Context()); err != nil || s.String() != "used first: 127.0.0.1 is mx.example.org (checked just now)" {
 		t.Errorf("%s, %v", s, err)
 	}
 	s.opt.Address = netip.MustParseAddr("2001:db8::77")

@@ -33,6 +33,7 @@ type Source struct {
 	mu    sync.Mutex // guards the rest
 	good  bool
 	state string
+	at    time.Time // when state was last found to be so; zero: never looked
 }
 
 // SourceOptions are a Source's. PTR and IP are those of *dns.Resolver.
@@ -45,12 +46,16 @@ type SourceOptions struct {
 	// would choose.
 	Local func() (netip.Addr, error)
 	Log   *slog.Logger
+	Now   func() time.Time // nil: time.Now
 }
 
 // NewSource makes a Source that knows nothing until Run.
 func NewSource(opt SourceOptions) *Source {
 	if opt.Local == nil {
 		opt.Local = localIPv6
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
 	}
 	return &Source{opt: opt, state: "not looked at yet"}
 }
@@ -74,14 +79,33 @@ func (s *Source) Run(ctx context.Context) {
 	}
 }
 
-// String is for the admin: whether IPv6 comes first, and else why not.
+// String is for the admin: whether IPv6 comes first, else why not, and how old the news is.
 func (s *Source) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.at.IsZero() {
+		return s.found()
+	}
+	return s.found() + " (checked " + ago(s.opt.Now().Sub(s.at)) + ")"
+}
+
+// found is String without the time. The caller holds mu.
+func (s *Source) found() string {
 	if s.good {
 		return "used first: " + s.state
 	}
 	return "used only where IPv4 fails: " + s.state
+}
+
+// ago says how long ago something was.
+func ago(d time.Duration) string {
+	switch {
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours ago", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes ago", int(d.Minutes()))
+	}
+	return "just now"
 }
 
 // isGood reports whether IPv6 comes first. A nil Source is not.
@@ -130,10 +154,11 @@ func (s *Source) address() (netip.Addr, error) {
 func (s *Source) note(good bool, state string) {
 	s.mu.Lock()
 	news := state != s.state
-	s.good, s.state = good, state
+	s.good, s.state, s.at = good, state, s.opt.Now()
+	found := s.found()
 	s.mu.Unlock()
 	if news {
-		s.opt.Log.Info("IPv6 is " + s.String())
+		s.opt.Log.Info("IPv6 is " + found)
 	}
 }
 

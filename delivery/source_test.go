@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -65,7 +66,11 @@ func TestWhetherIPv6ComesFirst(t *testing.T) {
 	} {
 		s := c.zone.source()
 		err := s.look(t.Context())
-		if got := s.String(); got != c.want || s.isGood() != (got[:10] == "used first") || (err != nil) != (name == "DNS is down" || name == "forward is down") {
+		want := c.want
+		if err == nil {
+			want += " (checked just now)"
+		}
+		if got := s.String(); got != want || s.isGood() != (got[:10] == "used first") || (err != nil) != (name == "DNS is down" || name == "forward is down") {
 			t.Errorf("%s: %s, %v", name, got, err)
 		}
 	}
@@ -87,19 +92,20 @@ func TestSourceIsLookedAtDaily(t *testing.T) {
 			ptrErr error
 			after  time.Duration
 			good   bool
+			told   string
 		}{
-			{nil, 0, true},
-			{&dns.Error{Kind: dns.Temporary}, 25 * time.Hour, true},
-			{&dns.Error{Kind: dns.NotExist}, 11 * time.Minute, false},
-			{nil, 23 * time.Hour, false},
-			{nil, 2 * time.Hour, true},
+			{nil, 0, true, "just now"},
+			{&dns.Error{Kind: dns.Temporary}, 25 * time.Hour, true, "25 hours ago"},
+			{&dns.Error{Kind: dns.NotExist}, 11 * time.Minute, false, "just now"},
+			{nil, 23 * time.Hour, false, "23 hours ago"},
+			{nil, 2 * time.Hour, true, "61 minutes ago"},
 		} {
 			z.mu.Lock()
 			z.ptrErr = step.ptrErr
 			z.mu.Unlock()
 			time.Sleep(step.after)
 			synctest.Wait()
-			if s.isGood() != step.good {
+			if s.isGood() != step.good || !strings.HasSuffix(s.String(), "(checked "+step.told+")") {
 				t.Errorf("%v after %v: %s", step.ptrErr, step.after, s)
 			}
 		}
