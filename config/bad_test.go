@@ -25,7 +25,7 @@ func TestBad(t *testing.T) {
 		{host + "Post-Master = \"\"", "f:2: unknown key Post-Master: did you mean postmaster?"},
 		{host + "dmarc = \"off\"", "f:2: unknown key dmarc: dmarc belongs in domains/DOMAIN/domain.toml"},
 		{host + "[tls]\nversion = 3", "f:3: unknown key tls.version: there are only allow_self_signed"},
-		{host + "\"limits.recipients\" = 3", "f:2: unknown key \"limits.recipients\": there are only hostname, postmaster, state_dir, [listen], [limits], [tls], [dns], [outbound], [queue], [forward], [mailbox], [filter], [acme], [auth], [aliases], [log]"},
+		{host + "\"limits.recipients\" = 3", "f:2: unknown key \"limits.recipients\": there are only hostname, postmaster, state_dir, [listen], [limits], [tls], [dns], [outbound], [queue], [forward], [mailbox], [filter], [acme], [auth], [aliases], [sendmail], [log]"},
 		{host + "[outbound]\nsmarthost = { url = \"\" }", "f:3: outbound.smarthost: must be text in double quotes, not a table"},
 
 		// wrong types

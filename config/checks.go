@@ -244,3 +244,28 @@ func dnsServer(s string) (netip.AddrPort, error) {
 	}
 	return server, nil
 }
+
+// localUsers brings the addresses that local users may send as into normal form.
+func localUsers(p *map[string][]string) func(complaints) {
+	return func(bad complaints) {
+		for name, list := range *p {
+			for i, s := range list {
+				switch domain, all := strings.CutPrefix(s, "*@"); {
+				case s == "*":
+				case all:
+					normalized, err := qualified(domain)
+					if err != nil {
+						bad.under(name).add("%v", err)
+					}
+					list[i] = "*@" + normalized
+				default:
+					a, err := address.Parse(s)
+					if err != nil {
+						bad.under(name).add("%v", err)
+					}
+					list[i] = a.Key()
+				}
+			}
+		}
+	}
+}

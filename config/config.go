@@ -52,6 +52,7 @@ type Config struct {
 	ACME     ACME
 	Auth     Auth
 	Aliases  Aliases
+	Sendmail Sendmail
 	Log      Log
 }
 
@@ -154,6 +155,14 @@ type Aliases struct {
 	AllowPipe bool // targets like "|command" run a program
 }
 
+// Sendmail says who of this machine's own users may send, and as whom.
+type Sendmail struct {
+	Domain string // of local users' addresses; "": nothing is taken of them
+	// Users are the addresses besides NAME@Domain that a local user may send as, by its name or "*" for
+	// all: an address as address.Key has it, "*@domain", or "*".
+	Users map[string][]string
+}
+
 // Log says what is logged, and how.
 type Log struct {
 	Level  string // "debug", "info", "warn" or "error"
@@ -197,8 +206,9 @@ func Default() *Config {
 			Challenge: ChallengeHTTP,
 			DNS:       map[string]string{},
 		},
-		Auth: Auth{BcryptCost: 10},
-		Log:  Log{Level: "info", Format: "text", Privacy: "full"},
+		Auth:     Auth{BcryptCost: 10},
+		Sendmail: Sendmail{Users: map[string][]string{}},
+		Log:      Log{Level: "info", Format: "text", Privacy: "full"},
 	}
 }
 

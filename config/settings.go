@@ -74,6 +74,9 @@ func (c *Config) settings() []setting {
 
 		{"aliases.allow_pipe", &c.Aliases.AllowPipe, nil},
 
+		{"sendmail.domain", &c.Sendmail.Domain, optionalDomain(&c.Sendmail.Domain)},
+		{"sendmail.users", &c.Sendmail.Users, localUsers(&c.Sendmail.Users)},
+
 		{"log.level", &c.Log.Level, oneOf(&c.Log.Level, "debug", "info", "warn", "error")},
 		{"log.format", &c.Log.Format, oneOf(&c.Log.Format, "text", "json")},
 		{"log.privacy", &c.Log.Privacy, oneOf(&c.Log.Privacy, "full", "no-ip", "no-address", "none")},

@@ -153,6 +153,11 @@ func each[T any](ctx context.Context, c *Client, path string, in any, yield func
 	if err != nil {
 		return err
 	}
+	return elements(body, yield)
+}
+
+// elements is each for an answer that has come; it closes it.
+func elements[T any](body io.ReadCloser, yield func(T) bool) error {
 	defer body.Close()
 	dec := json.NewDecoder(body)
 	if _, err := dec.Token(); err != nil {
@@ -199,8 +204,13 @@ func (c *Client) open(ctx context.Context, method, path string, in any) (io.Read
 			return nil, err
 		}
 	}
+	return c.request(ctx, method, path, &body)
+}
+
+// request is open for a body of any kind.
+func (c *Client) request(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
 	ctx, w := watchOver(ctx, c.wait)
-	req, err := http.NewRequestWithContext(ctx, method, "http://relayd"+path, &body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://relayd"+path, body)
 	if err != nil {
 		w.end(nil)
 		return nil, err

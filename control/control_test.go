@@ -57,6 +57,10 @@ func (f *fake) Search(_ string, yield func(*queue.Envelope) bool) {
 
 func (f *fake) Groups() []queue.GroupStatus { return f.groups }
 
+func (f *fake) Send(context.Context, Sending, io.Reader) (*Sent, error) {
+	return nil, errors.New("nothing is taken here")
+}
+
 func (f *fake) CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error) {
 	return f.check(ctx, progress)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,8 @@ type Daemon interface {
 	Reload() problem.List
 	// Destinations lists the groups that mail waits for, or that were sent to of late, by name.
 	Destinations() []Destination
+	// Send takes a message as its sender's submission, or says why not.
+	Send(ctx context.Context, env Sending, msg io.Reader) (*Sent, error)
 	// CheckQueue reads everything in the queue and compares it with its sums, and tells progress
 	// in bytes meanwhile, from the goroutine that it was called from. It ends soon after ctx.
 	CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error)
@@ -55,6 +58,7 @@ func NewServer(d Daemon, q Queue, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /queue/release", s.change(q.Release))
 	mux.HandleFunc("POST /queue/remove", s.change(q.Remove))
 	mux.HandleFunc("POST /queue/check", s.check)
+	mux.HandleFunc("POST /send", s.send)
 	mux.HandleFunc("/", unknown)
 	s.http = http.Server{
 		Handler: s.counted(mux), BaseContext: func(net.Listener) context.Context { return s.ctx },

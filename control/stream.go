@@ -50,8 +50,13 @@ func (s *stream) breathe() {
 	if !s.pending {
 		io.WriteString(s.w, "\n") // which is nothing in JSON
 	}
-	http.NewResponseController(s.w).Flush()
+	s.flush()
+}
+
+// flush sends on what was put. Its error says that nobody reads any more.
+func (s *stream) flush() error {
 	s.pending, s.flushed = false, time.Now()
+	return http.NewResponseController(s.w).Flush()
 }
 
 // due reports whether what is put now is sent on at once.

@@ -93,6 +93,7 @@ func (c *Client) tryAddress(ctx context.Context, route Route, t target, a *attem
 	if s := c.pool.get(newPoolKey(route, t), next); s != nil {
 		// A kept connection that was closed meanwhile is nobody's fault and proves nothing; nor
 		// does one that hangs, for what stands between may have forgotten it. One that works does.
+		tellStep(ctx, t, Step{Kept: true, TLS: s.tls})
 		if silence, err := c.transact(ctx, s, a); err != nil {
 			c.opt.Log.Debug("kept connection is gone", "host", t.String(), "error", err.Error())
 		} else if silence == nil {

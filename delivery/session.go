@@ -67,8 +67,11 @@ func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (
 	from := c.sourceOf(route, a)
 	conn, err := c.connection(ctx, route.dial, from, a)
 	if err != nil {
-		return nil, unreachable(a, from, err)
+		err = unreachable(a, from, err)
+		tellStep(ctx, a, Step{Err: err})
+		return nil, err
 	}
+	tellStep(ctx, a, Step{})
 	s := &session{
 		conn: conn, times: c.opt.Times, hostname: c.opt.Hostname, key: newPoolKey(route, a), peer: a, opened: time.Now(),
 		demand: route.demand, tls: TLS{By: ByNone}, heard: route.heard,
@@ -81,8 +84,10 @@ func (c *Client) open(ctx context.Context, route Route, a target, useTLS bool) (
 	}
 	if err != nil {
 		conn.Close()
+		tellStep(ctx, a, Step{Err: err})
 		return nil, err
 	}
+	tellStep(ctx, a, Step{Ready: true, TLS: s.tls})
 	c.remember(s)
 	return s, nil
 }

@@ -126,6 +126,9 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 	}
 	for n, i := range w.Indexes {
 		r := &e.Recipients[i]
+		if q.opt.Settled != nil {
+			q.opt.Settled(e, r, outcomes[n])
+		}
 		if !outcomes[n].Until.IsZero() {
 			q.opt.Log.Debug("waits for a limit", "id", id, "to", "<"+r.Address.String()+">", "next", r.Next.Format(time.RFC3339))
 			continue

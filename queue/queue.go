@@ -71,7 +71,7 @@ type Deliverer interface {
 	Deliver(ctx context.Context, w *Work) []Outcome
 }
 
-// Options are a Queue's. All are required but Now and Failed.
+// Options are a Queue's. All are required but Now, Failed and Settled.
 type Options struct {
 	Hostname string
 	// Lifetime is how long a recipient is tried before it fails. Only the time between attempts
@@ -86,8 +86,11 @@ type Options struct {
 	Sign func(domain string, body io.Reader) (string, error)
 	// Failed, if it is not nil, is told of each recipient that has failed for good. It must be quick.
 	Failed func(Failure)
-	Log    *slog.Logger
-	Now    func() time.Time
+	// Settled, if it is not nil, is told of each attempt for each recipient once its outcome is
+	// recorded, with the message as it then is; it changes nothing of that. It must be quick.
+	Settled func(*Envelope, *Recipient, Outcome)
+	Log     *slog.Logger
+	Now     func() time.Time
 }
 
 // A Failure is a recipient that will not get a message. It is not to be changed.

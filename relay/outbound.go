@@ -48,6 +48,7 @@ func (out *Outbound) Learn(ctx context.Context, r *queue.Recipient) {
 // Deliver implements queue.Deliverer.
 func (out *Outbound) Deliver(ctx context.Context, w *queue.Work) []queue.Outcome {
 	world := out.Domains()
+	ctx = out.withSteps(ctx, w.Envelope.ID)
 	outcomes := make([]queue.Outcome, len(w.Indexes))
 	copies := map[string]*transfer{}
 	var order []*transfer

@@ -25,6 +25,7 @@ import (
 	"relayd/dkim"
 	"relayd/domains"
 	"relayd/filter"
+	"relayd/follow"
 	"relayd/mailauth"
 	"relayd/message"
 	"relayd/queue"
@@ -33,7 +34,7 @@ import (
 	"relayd/users"
 )
 
-// Options are what both halves of the relay need. All are required but Accepted.
+// Options are what both halves of the relay need. All are required but Accepted and Follow.
 type Options struct {
 	Config   *config.Config
 	Domains  func() *domains.Set
@@ -44,6 +45,7 @@ type Options struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 	Accepted func(took time.Duration) // told of each message, from its last octet to the answer; may be nil
+	Follow   *follow.Book             // who looks on while a message is delivered; nil: nobody does
 }
 
 // An Inbound takes mail in. It is the Relay of smtpd, and safe for concurrent use.
@@ -97,7 +99,7 @@ func (in *Inbound) Mail(_ context.Context, tx *Transaction) error {
 	if !tx.Client.Submission || tx.Sender.IsNull() {
 		return nil
 	}
-	return mayUse(tx.world, tx.Client.User, tx.Sender, "MAIL FROM")
+	return tx.mayUse(tx.Sender, "MAIL FROM")
 }
 
 // Recipient judges a forward-path and notes where it leads.
@@ -213,7 +215,7 @@ func (in *Inbound) completeSubmission(tx *Transaction, m *message.Message) error
 	if err != nil {
 		return reply.New(550, "5.7.1", "%s", sentence(err))
 	}
-	if err := mayUse(tx.world, tx.Client.User, from, "From"); err != nil {
+	if err := tx.mayUse(from, "From"); err != nil {
 		return err
 	}
 	m.LeaveOut(func(header []byte) []byte { return mailauth.RemoveResults(header, in.Config.Hostname) })

@@ -20,6 +20,10 @@ type Client struct {
 	TLS        *tls.ConnectionState
 	User       address.Address // zero when not logged in
 	Submission bool            // it came to a port where users submit
+	Local      bool            // it is a program of this machine, and there is no session
+	// Rule, if it is not nil, says in place of the domain's sender_policy whether User may use an
+	// address of a hosted domain: nil, or the refusal.
+	Rule func(as address.Address) error
 }
 
 // A Transaction is one envelope on its way in (RFC 5321 section 3.3).
@@ -56,7 +60,11 @@ func NewTransaction(c *Client) *Transaction {
 
 // LogAttrs are what every log line about the transaction says.
 func (tx *Transaction) LogAttrs() []any {
-	attrs := []any{"id", tx.ID, "client", tx.Client.IP.String(), "from", "<" + tx.Sender.String() + ">"}
+	client := tx.Client.IP.String()
+	if tx.Client.Local {
+		client = "local"
+	}
+	attrs := []any{"id", tx.ID, "client", client, "from", "<" + tx.Sender.String() + ">"}
 	if !tx.Client.User.IsNull() {
 		attrs = append(attrs, "user", tx.Client.User.String())
 	}
@@ -68,6 +76,9 @@ func (tx *Transaction) LogAttrs() []any {
 
 // protocol is the word for Received's "with" (RFC 3848, RFC 6531 section 4.3).
 func (tx *Transaction) protocol() string {
+	if tx.Client.Local {
+		return "local"
+	}
 	p := "ESMTP"
 	if tx.UTF8 {
 		p = "UTF8SMTP"

@@ -17,6 +17,7 @@ import (
 
 	"relayd/address"
 	"relayd/control"
+	"relayd/follow"
 	"relayd/problem"
 	"relayd/queue"
 )
@@ -30,7 +31,8 @@ type fakeDaemon struct {
 	groups       []queue.GroupStatus
 	destinations []control.Destination
 	report       queue.Report
-	damaged      string // the ID of a message that cannot be read
+	damaged      string         // the ID of a message that cannot be read
+	sent         []follow.Event // what follows from sending; nil: it is refused
 	done         []string
 }
 
@@ -88,6 +90,19 @@ func (f *fakeDaemon) Body(id string) (io.ReadCloser, error) {
 }
 
 func (f *fakeDaemon) Groups() []queue.GroupStatus { return f.groups }
+
+func (f *fakeDaemon) Send(_ context.Context, env control.Sending, msg io.Reader) (*control.Sent, error) {
+	text, err := io.ReadAll(msg)
+	if err != nil || f.sent == nil {
+		return nil, errors.Join(err, errors.New("550 5.7.1 nothing is taken here"))
+	}
+	f.done = append(f.done, fmt.Sprintf("send %s %s\n%s", env.From, env.To, text))
+	events := make(chan follow.Event, len(f.sent))
+	for _, e := range f.sent[1:] {
+		events <- e
+	}
+	return &control.Sent{Queued: f.sent[0], Events: events, Stop: func() {}}, nil
+}
 
 func (f *fakeDaemon) CheckQueue(_ context.Context, progress func(done, total int64)) (*queue.Report, error) {
 	progress(f.report.Bytes, f.report.Bytes)

@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,11 @@ import (
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == "sendmail" {
+		args = append([]string{"sendmail"}, args...)
+	}
+	os.Exit(run(context.Background(), args, streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
 // streams are what a run reads and writes. Questions are asked only where in is a terminal.
@@ -80,6 +85,7 @@ func (t *tool) command() *cobra.Command {
 		{"DKIM:", t.dkimVerbs()},
 		{"DNS and the world:", t.doctorVerbs()},
 		{"Queue:", t.queueVerbs()},
+		{"Mail:", t.mailVerbs()},
 		{"Daemon:", t.daemonVerbs()},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
@@ -138,6 +144,9 @@ var (
 // exitCode says on standard error what went wrong.
 func (t *tool) exitCode(cmd *cobra.Command, err error) int {
 	verb, ok := errors.AsType[ran](err)
+	if code, ok := errors.AsType[sysexit](err); ok {
+		return int(code)
+	}
 	switch {
 	case err == nil:
 		return 0

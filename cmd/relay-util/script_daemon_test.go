@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -32,6 +34,10 @@ func (d *scriptDaemon) Status() control.Status {
 	return control.Status{
 		Version: "1.2", Queue: control.QueueStatus{Messages: st.Messages, Held: st.Held}, Health: control.Health{Damaged: health.Damaged},
 	}
+}
+
+func (d *scriptDaemon) Send(context.Context, control.Sending, io.Reader) (*control.Sent, error) {
+	return nil, errors.New("nothing is taken here")
 }
 
 func (d *scriptDaemon) CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error) {

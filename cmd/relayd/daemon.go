@@ -26,11 +26,13 @@ import (
 	"relayd/dns"
 	"relayd/domains"
 	"relayd/filter"
+	"relayd/follow"
 	"relayd/mailauth"
 	"relayd/metrics"
 	"relayd/problem"
 	"relayd/queue"
 	"relayd/relay"
+	"relayd/sendmail"
 	"relayd/smtpd"
 	"relayd/srs"
 	"relayd/users"
@@ -50,6 +52,7 @@ type daemon struct {
 	inbound   *relay.Inbound
 	digests   *digest.Book
 	filter    *filter.Filter
+	follow    follow.Book
 	metrics   *metrics.Metrics
 	listeners []listener
 	servers   []*smtpd.Server
@@ -58,6 +61,7 @@ type daemon struct {
 	answers   *acme.Answers
 	acme      *acme.Keeper // nil if no certificates are ordered
 	control   *control.Server
+	door      *sendmail.Door // for mail of local users; nil where none is taken
 
 	ctx     context.Context // ends when the daemon is to stop
 	stop    context.CancelCauseFunc
@@ -92,6 +96,11 @@ func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon,
 		closeAll(d.listeners)
 		return nil, err
 	}
+	if d.door, err = d.openDoor(); err != nil {
+		controlSocket.Close()
+		closeAll(d.listeners)
+		return nil, errors.Join(err, d.store.Close())
+	}
 	d.control = control.NewServer(d, d.queue, log)
 	d.run(controlSocket)
 	return d, nil
@@ -124,6 +133,7 @@ func (d *daemon) build() error {
 		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}), Filter: d.filter,
 		Checker:  mailauth.New(mailauth.Options{Resolver: checking, Hostname: conf.Hostname, Now: time.Now}),
 		Accepted: func(took time.Duration) { d.metrics.Accepted(took) },
+		Follow:   &d.follow,
 	}
 	if d.outbound, err = d.newOutbound(); err != nil {
 		return err
@@ -142,7 +152,7 @@ func (d *daemon) build() error {
 	d.queue = queue.New(queue.Options{
 		Hostname: conf.Hostname, Lifetime: time.Duration(conf.Queue.Lifetime), DelayWarning: time.Duration(conf.Queue.DelayWarning),
 		Workers: 1000, PerGroup: 20, Grace: 10 * time.Second, Sign: opt.Sign, Log: log,
-		Failed: opt.NoteFailures(d.digests),
+		Failed: opt.NoteFailures(d.digests), Settled: opt.Settled,
 	}, store, outbound)
 	d.outbound.restore(d)
 	d.inbound = relay.NewInbound(opt, d.queue)
@@ -211,6 +221,9 @@ func (d *daemon) run(controlSocket net.Listener) {
 	d.outbound.run(d)
 	d.serving.Go(func() { d.digests.Run(d.ctx, d.inbound.SendDigest) })
 	d.serving.Go(func() { d.failed("control socket", d.control.Serve(controlSocket)) })
+	if d.door != nil {
+		d.serving.Go(func() { d.failed("mail of local users", d.door.Run(d.ctx)) })
+	}
 	for _, l := range d.listeners {
 		d.serving.Go(func() { d.failed(l.service.name, d.serve(l)) })
 		d.log.Info("listening", "service", l.service.name, "address", l.Addr().String())
@@ -306,6 +319,7 @@ func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)
 	warnings = append(warnings, relay.CheckSRSDomain(conf, d.Current())...)
 	warnings = append(warnings, checkLogins(conf, store)...)
+	warnings = append(warnings, checkSendmail(conf, d.Current())...)
 	for _, w := range delivery.CheckSources(conf.Outbound.SourceIPv4, conf.Outbound.SourceIPv6) {
 		warnings = append(warnings, problem.At(conf.File(), 0, "%s", w))
 	}
