@@ -124,11 +124,11 @@ func (q *Queue) settle(w *Work, outcomes []Outcome) {
 	if err := q.store.Update(id, s.changes, sync); err != nil {
 		q.opt.Log.Error("an outcome could not be recorded: after a restart the message may be tried again", "id", id, "error", err.Error())
 	}
+	if q.opt.Settled != nil {
+		q.opt.Settled(e, w.Indexes, outcomes)
+	}
 	for n, i := range w.Indexes {
 		r := &e.Recipients[i]
-		if q.opt.Settled != nil {
-			q.opt.Settled(e, r, outcomes[n])
-		}
 		if !outcomes[n].Until.IsZero() {
 			q.opt.Log.Debug("waits for a limit", "id", id, "to", "<"+r.Address.String()+">", "next", r.Next.Format(time.RFC3339))
 			continue

@@ -86,9 +86,9 @@ type Options struct {
 	Sign func(domain string, body io.Reader) (string, error)
 	// Failed, if it is not nil, is told of each recipient that has failed for good. It must be quick.
 	Failed func(Failure)
-	// Settled, if it is not nil, is told of each attempt for each recipient once its outcome is
-	// recorded, with the message as it then is; it changes nothing of that. It must be quick.
-	Settled func(*Envelope, *Recipient, Outcome)
+	// Settled, if it is not nil, is told of each attempt once it is recorded: the message as it then is,
+	// and the outcomes of the recipients at indexes. It changes nothing of that, and must be quick.
+	Settled func(e *Envelope, indexes []int, outcomes []Outcome)
 	Log     *slog.Logger
 	Now     func() time.Time
 }

@@ -5,6 +5,7 @@ import (
 
 	"relayd/delivery"
 	"relayd/follow"
+	"relayd/queue"
 	"relayd/reply"
 )
 
@@ -41,4 +42,47 @@ func verified(t delivery.TLS) string {
 		return "DANE"
 	}
 	return ""
+}
+
+// Settled passes outcomes on to those who follow a message. It is for queue.Options.Settled.
+func (opt *Options) Settled(e *queue.Envelope, indexes []int, outcomes []queue.Outcome) {
+	if opt.Follow == nil || !opt.Follow.Followed(e.ID) {
+		return
+	}
+	left := len(indexes) // those of this attempt are told one by one
+	for i := range e.Recipients {
+		if s := e.Recipients[i].State; s != queue.Delivered && s != queue.Failed {
+			left++
+		}
+	}
+	for n, i := range indexes {
+		left--
+		if len(outcomes[n].Into) > 0 { // it is not known yet who else stands for it
+			continue
+		}
+		event := outcomeEvent(&e.Recipients[i], outcomes[n])
+		event.At, event.Left = opt.Now(), left
+		opt.Follow.Tell(e.ID, event)
+	}
+}
+
+func outcomeEvent(r *queue.Recipient, o queue.Outcome) follow.Event {
+	e := follow.Event{What: follow.Deferred, Recipient: r.Address.String(), Host: o.Host}
+	if o.Reply != nil {
+		e.Reply = r.LastReply
+	}
+	switch {
+	case !o.Until.IsZero():
+		e.What = follow.Waits
+	case r.State == queue.Delivered:
+		e.What = follow.Delivered
+	case r.State == queue.Failed:
+		e.What = follow.Failed
+	case r.State == queue.Held:
+		e.What = follow.Held
+	}
+	if r.Scheduled() {
+		e.Next = r.Next
+	}
+	return e
 }

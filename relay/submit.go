@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	"relayd/address"
 	"relayd/follow"
 	"relayd/message"
-	"relayd/queue"
 	"relayd/reply"
 	"relayd/srs"
 )
@@ -116,31 +114,4 @@ func Signatures(m *message.Message) []follow.Signature {
 		list = append(list, follow.Signature{Domain: tags["d"], Selector: tags["s"], Algorithm: tags["a"]})
 	}
 	return list
-}
-
-// Settled passes outcomes on to those who follow a message. It is for queue.Options.Settled.
-func (opt *Options) Settled(e *queue.Envelope, r *queue.Recipient, o queue.Outcome) {
-	if opt.Follow == nil || !opt.Follow.Followed(e.ID) || len(o.Into) > 0 {
-		return
-	}
-	event := follow.Event{At: opt.Now(), What: follow.Deferred, Recipient: r.Address.String(), Host: o.Host, Next: r.Next}
-	if o.Reply != nil {
-		event.Reply = r.LastReply
-	}
-	switch {
-	case !o.Until.IsZero():
-		event.What = follow.Waits
-	case r.State == queue.Delivered:
-		event.What, event.Next = follow.Delivered, time.Time{}
-	case r.State == queue.Failed:
-		event.What, event.Next = follow.Failed, time.Time{}
-	case r.State == queue.Held:
-		event.What = follow.Held
-	}
-	for _, other := range e.Recipients {
-		if other.State != queue.Delivered && other.State != queue.Failed {
-			event.Left++
-		}
-	}
-	opt.Follow.Tell(e.ID, event)
 }
