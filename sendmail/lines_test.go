@@ -61,7 +61,7 @@ func FuzzLines(f *testing.F) {
 		if strings.Contains(lines, "\r") || strings.Count(lines, "\n") != strings.Count(string(got), "\n") {
 			t.Fatalf("%q has a bare CR or LF", got)
 		}
-		again, err := io.ReadAll(Lines(strings.NewReader(string(got)), dot))
+		again, err := io.ReadAll(Lines(strings.NewReader(string(got)), false))
 		if err != nil || string(again) != string(got) {
 			t.Fatalf("%q becomes %q %v the second time", got, again, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -141,7 +142,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("hi\r.\r\n.\n", true)
 	f.Fuzz(func(t *testing.T, text string, dot bool) {
 		req := &Request{}
-		m, err := Read(strings.NewReader(text), req, Options{Extract: true, KeepDot: !dot, TempDir: t.TempDir(), Limit: 1 << 20})
+		m, err := Read(strings.NewReader(text), req, Options{Extract: true, KeepDot: !dot, TempDir: os.TempDir(), Limit: 1 << 20})
 		if err != nil {
 			return
 		}
@@ -158,7 +159,7 @@ func FuzzRead(f *testing.F) {
 		if err != nil || req.Size != int64(len(whole)) || !strings.Contains(string(whole), "\r\n") {
 			t.Fatalf("%q %v", whole, err)
 		}
-		again, err := Read(strings.NewReader(string(whole)), &Request{Recipients: []string{"a"}}, Options{KeepDot: true, TempDir: t.TempDir(), Limit: 1 << 21})
+		again, err := Read(strings.NewReader(string(whole)), &Request{Recipients: []string{"a"}}, Options{KeepDot: true, TempDir: os.TempDir(), Limit: 1 << 21})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"relay-util": main})
+	testscript.Main(m, map[string]func(){"relay-util": main, "sendmail": main})
 }
 
 // The scripts run with the daemon stopped: its state_dir does not exist. Those about the queue
