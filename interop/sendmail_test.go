@@ -5,6 +5,7 @@ package interop
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -115,6 +116,26 @@ func TestSendmail(t *testing.T) {
 	s.mustSendmail(link, nil, "-bp", "")
 	if n := snk.Count(); n != 4 {
 		t.Errorf("%d messages arrived", n)
+	}
+}
+
+// TestMailx: the mail command of Debian hands its message to the program that it is told of.
+func TestMailx(t *testing.T) {
+	s, snk, link := newSendmailSite(t, "")
+	s.start()
+	s.write("wrapper", fmt.Sprintf("#!/bin/sh\nexec %s -C %s \"$@\"\n", link, s.config()))
+	s.write("mailrc", "set sendmail="+s.path("wrapper")+"\n")
+	if err := os.Chmod(s.path("wrapper"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(peer(t, "bsd-mailx"), "-s", "from mailx", "-c", "a@elsewhere.test", "root")
+	cmd.Env = append(os.Environ(), "MAILRC="+s.path("mailrc"), "HOME="+s.dir)
+	cmd.Stdin = strings.NewReader("hi\n")
+	mustRun(t, cmd)
+	for _, m := range arrived(t, snk, 2) {
+		if data := string(m.Data); !strings.Contains(data, "Subject: from mailx\r\n") || !strings.Contains(data, "DKIM-Signature:") || !strings.Contains(data, "root@example.test") {
+			t.Errorf("to %v arrived\n%s", m.Rcpts, data)
+		}
 	}
 }
 

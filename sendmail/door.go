@@ -30,7 +30,7 @@ type Inbound interface {
 
 // DoorOptions are a Door's. All are required but UserName and Now.
 type DoorOptions struct {
-	StateDir    string // becomes 0711, and what is in it closed to others
+	StateDir    string // others may pass through it then, and what is in it is closed to them
 	Rule        Rule
 	Inbound     Inbound
 	SpoolDir    string // where messages over message.MemoryLimit are kept while they arrive
@@ -68,7 +68,7 @@ func Open(opt DoorOptions) (*Door, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	if err := prepare(opt.StateDir); err != nil {
+	if err := prepare(opt.StateDir, opt.Log); err != nil {
 		return nil, fmt.Errorf("opening %s for mail of local users: %w", opt.StateDir, err)
 	}
 	path := socketIn(opt.StateDir)
@@ -87,7 +87,7 @@ func Open(opt DoorOptions) (*Door, error) {
 }
 
 // prepare sets the modes. That of the state folder comes last.
-func prepare(stateDir string) error {
+func prepare(stateDir string, log *slog.Logger) error {
 	entries, err := os.ReadDir(stateDir)
 	if err != nil {
 		return err
@@ -100,7 +100,12 @@ func prepare(stateDir string) error {
 		if err != nil || info.Mode()&fs.ModeSymlink != 0 || info.Mode().Perm()&0o007 == 0 {
 			continue
 		}
-		if err := os.Chmod(filepath.Join(stateDir, e.Name()), info.Mode().Perm()&^0o007); err != nil {
+		err = os.Chmod(filepath.Join(stateDir, e.Name()), info.Mode().Perm()&^0o007)
+		if errors.Is(err, fs.ErrPermission) { // somebody else has put it there, and it is theirs to close
+			log.Warn("a file in the state folder is open to every user of this machine", "file", e.Name())
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
