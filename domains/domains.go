@@ -40,6 +40,8 @@ type Domain struct {
 	// Stale says that some file of the domain is not in force as it stands: its last good version
 	// is, or for a new key none.
 	Stale bool
+
+	usersFile string
 }
 
 // A Set is all hosted domains at one moment. It is immutable; the zero Set hosts nothing.

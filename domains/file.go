@@ -121,7 +121,12 @@ func syncDir(dir string) error {
 // they come. f gets the bytes, nil for a file that does not exist; when it returns an error, or
 // what it got, nothing is changed. Owner and mode are as with WriteFile.
 func Edit(name string, mode fs.FileMode, f func(old []byte) ([]byte, error)) error {
-	name, unlock, err := lockFile(name)
+	return edit(name, mode, syscall.LOCK_EX, f)
+}
+
+// edit is Edit; with LOCK_NB in how it returns an EWOULDBLOCK where Edit would wait.
+func edit(name string, mode fs.FileMode, how int, f func(old []byte) ([]byte, error)) error {
+	name, unlock, err := lockFile(name, how)
 	if err != nil {
 		return err
 	}
@@ -138,12 +143,12 @@ func Edit(name string, mode fs.FileMode, f func(old []byte) ([]byte, error)) err
 }
 
 // lockFile takes the lock for the file that name leads to, and returns the name of that file.
-func lockFile(name string) (target string, unlock func(), err error) {
+func lockFile(name string, how int) (target string, unlock func(), err error) {
 	for {
 		if target, err = follow(name); err != nil {
 			return "", nil, err
 		}
-		if unlock, err = lock(filepath.Dir(target)); err != nil {
+		if unlock, err = lock(filepath.Dir(target), how); err != nil {
 			return "", nil, err
 		}
 		// The link may have been changed while we waited.
@@ -155,12 +160,12 @@ func lockFile(name string) (target string, unlock func(), err error) {
 }
 
 // lock takes an advisory lock on a folder until the returned function is called.
-func lock(dir string) (func(), error) {
+func lock(dir string, how int) (func(), error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+	if err := syscall.Flock(int(d.Fd()), how); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("locking %s: %w", dir, err)
 	}

@@ -119,7 +119,7 @@ func (l *loader) known(name string) bool {
 
 // domain loads one domain. good receives the texts that are in force.
 func (l *loader) domain(name, dir string, good texts) *Domain {
-	d := &Domain{Name: name, Settings: config.DefaultDomain()}
+	d := &Domain{Name: name, Settings: config.DefaultDomain(), usersFile: filepath.Join(dir, fileUsers)}
 	f := &files{loader: l, name: name, dir: dir, next: good, domain: d, down: l.down}
 	defer func() { d.Stale = d.Stale || f.down }()
 	if _, err := os.Stat(dir); err != nil && !l.down {

@@ -39,6 +39,27 @@ func Set(data []byte, local, hash string) ([]byte, error) {
 	}), nil
 }
 
+// ErrChanged is returned by Replace when the user has another hash by now.
+var ErrChanged = errors.New("the user has another hash by now")
+
+// Replace gives the user a new hash in place of the one that is known, as Set does. It returns
+// ErrNoUser or ErrChanged if somebody was faster.
+func Replace(data []byte, local, known, hash string) ([]byte, error) {
+	l, err := find(data, local)
+	if err != nil {
+		return nil, err
+	}
+	if _, from, to, _ := l.fields(); l.hash(from, to) != known {
+		return nil, ErrChanged
+	}
+	return Set(data, local, hash)
+}
+
+func (l line) hash(from, to int) string {
+	_, _, hash := splitField(l.text[from:to])
+	return hash
+}
+
 // Remove takes the user's line out. It returns ErrNoUser if there is none.
 func Remove(data []byte, local string) ([]byte, error) {
 	l, err := find(data, local)

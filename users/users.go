@@ -4,7 +4,8 @@
 // A users file is what `htpasswd -B` writes and Dovecot's passwd-file reads: one
 // "localpart:bcrypt-hash" a line, blank lines and # comments between them. "!" before the hash
 // disables the user; "{BLF-CRYPT}" before it and Dovecot's further fields behind it are allowed
-// and ignored. Parse turns a whole file into an immutable Table or says what is wrong in it; the
+// and ignored. A hash by scrypt, "$scrypt$ln=14,r=8,p=1$SALT$KEY", is one that was brought in from
+// another server: it is good for one login, which replaces it. Parse turns a whole file into an immutable Table or says what is wrong in it; the
 // functions in edit.go change one line of it and no other byte.
 //
 // A Verifier promises that checking logins never takes more than one core, that a name which does
@@ -32,7 +33,7 @@ const maxFile = 16 << 20
 // A User is one line of a users file.
 type User struct {
 	Name     string // the local part, in lower case
-	Hash     string `json:"-"` // bcrypt, 60 bytes, without prefix or mark
+	Hash     string `json:"-"` // bcrypt, 60 bytes, or scrypt; without prefix or mark
 	Disabled bool
 	Line     int // in its file, from 1
 }
@@ -150,10 +151,14 @@ func invisible(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r)
 // errNoHash says what to do about every hash that is none, and does not quote it.
 var errNoHash = errors.New("no bcrypt hash stands behind the colon: plain passwords and other kinds of hash are not taken; make one with `relay-util user-passwd ADDRESS`")
 
-// checkHash reports why s is no bcrypt hash that we would spend the time on: "$2y$", two digits
-// of cost, "$", and 53 characters of salt and checksum. The kind "2x" is the result of a bug and
-// "2" of an older one.
+// checkHash reports why s is no hash that we would spend the time on: one of scrypt, or of bcrypt,
+// "$2y$", two digits of cost, "$", and 53 characters of salt and checksum. The kind "2x" is the
+// result of a bug and "2" of an older one.
 func checkHash(s string) error {
+	if isScrypt(s) {
+		_, err := parseScrypt(s)
+		return err
+	}
 	if len(s) != 60 || s[:2] != "$2" || !strings.Contains("aby", s[2:3]) || s[3] != '$' || s[6] != '$' {
 		return errNoHash
 	}
@@ -225,8 +230,12 @@ func (l line) user() (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	off, _, hash := splitField(l.text[from:to])
-	if err := checkHash(hash); err != nil {
+	off, scheme, hash := splitField(l.text[from:to])
+	err = checkHash(hash)
+	if scheme != "" && isScrypt(hash) {
+		err = errNoHash // the scheme says that it is another kind
+	}
+	if err != nil {
 		return User{}, fmt.Errorf("user %s: %w", name, err)
 	}
 	return User{Name: name, Hash: hash, Disabled: off, Line: l.number}, nil

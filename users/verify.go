@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"relayd/address"
 )
 
@@ -30,9 +28,12 @@ type VerifierOptions struct {
 	Remember      time.Duration    // how long a right login needs no bcrypt; 10 minutes
 	MaxRemembered int              // how many logins are remembered; 10,000, the oldest is forgotten first
 	MaxWaiting    int              // how many logins wait for their turn; 100
+	// Upgrade puts a hash by bcrypt where a right login has found one by scrypt, called old. The
+	// login waits for it. nil leaves hashes as they are.
+	Upgrade func(addr address.Address, old, hash string)
 }
 
-// A Verifier checks logins. Every one that is not remembered costs exactly one bcrypt comparison,
+// A Verifier checks logins. Every one that is not remembered costs exactly one comparison with a hash,
 // and never two of them run at a time, so guessing passwords takes one core of the machine at
 // most. It is safe for concurrent use.
 type Verifier struct {
@@ -64,7 +65,7 @@ func NewVerifier(opt VerifierOptions) *Verifier {
 		opt:     opt,
 		turn:    make(chan struct{}, 1),
 		standIn: fmt.Sprintf("$2y$%02d$%s", opt.Cost, strings.Repeat(".", 53)),
-		compare: bcrypt.CompareHashAndPassword,
+		compare: compareHash,
 		expiry:  make(map[loginKey]time.Time),
 	}
 	rand.Read(v.secret[:]) // never fails: it ends the program first
@@ -91,19 +92,39 @@ func (v *Verifier) Verify(ctx context.Context, t *Table, addr address.Address, p
 	if may && v.remembered(key) {
 		return true, nil
 	}
+	right, better, err := v.compareInTurn(ctx, key, login{hash, password, may})
+	if better != "" {
+		v.opt.Upgrade(addr, hash, better)
+	}
+	return right, err
+}
+
+// A login is a password, the hash to compare it with, and whether it may be right.
+type login struct {
+	hash, password string
+	may            bool
+}
+
+// compareInTurn waits for its turn and compares. better is the hash by bcrypt that should stand in
+// place of the one that was right, "" for none.
+func (v *Verifier) compareInTurn(ctx context.Context, key loginKey, l login) (right bool, better string, err error) {
 	if err := v.acquire(ctx); err != nil {
-		return false, err
+		return false, "", err
 	}
 	defer v.release()
 	// An app that opens many connections at once logs in on all of them before the first is answered.
-	if may && v.remembered(key) {
-		return true, nil
+	if l.may && v.remembered(key) {
+		return true, "", nil
 	}
-	right := v.compare([]byte(hash), []byte(password)) == nil && may
-	if right {
-		v.remember(key)
+	if v.compare([]byte(l.hash), []byte(l.password)) != nil || !l.may {
+		return false, "", nil
 	}
-	return right, nil
+	v.remember(key)
+	if v.opt.Upgrade == nil || !isScrypt(l.hash) {
+		return true, "", nil
+	}
+	better, err = Hash(l.password, v.opt.Cost)
+	return true, better, err
 }
 
 // hashFor returns the hash to compare with, and whether a password that fits it may log in.

@@ -86,6 +86,7 @@ func (t *tool) command() *cobra.Command {
 		{"DNS and the world:", t.doctorVerbs()},
 		{"Queue:", t.queueVerbs()},
 		{"Mail:", t.mailVerbs()},
+		{"Moving:", t.movingVerbs()},
 		{"Daemon:", t.daemonVerbs()},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})

@@ -130,7 +130,7 @@ func (d *daemon) build() error {
 	})
 	opt := relay.Options{
 		Config: conf, Domains: d.domains.Current, SRS: rewriter, Now: time.Now, Log: log,
-		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost}), Filter: d.filter,
+		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost, Upgrade: d.domains.Rehash}), Filter: d.filter,
 		Checker:  mailauth.New(mailauth.Options{Resolver: checking, Hostname: conf.Hostname, Now: time.Now}),
 		Accepted: func(took time.Duration) { d.metrics.Accepted(took) },
 		Follow:   &d.follow,
