@@ -219,8 +219,11 @@ func makeFolder(dir string) error {
 	return likeAround(dir)
 }
 
-func likeAround(dir string) error {
-	info, err := os.Stat(filepath.Dir(dir))
+func likeAround(dir string) error { return likeOther(dir, filepath.Dir(dir)) }
+
+// likeOther gives a folder the owner and mode of another.
+func likeOther(dir, other string) error {
+	info, err := os.Stat(other)
 	if err != nil {
 		return err
 	}

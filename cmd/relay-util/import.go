@@ -17,7 +17,7 @@ import (
 )
 
 func (t *tool) movingVerbs() []*cobra.Command {
-	return []*cobra.Command{t.importChasquid(), t.importPostfixVirtual()}
+	return []*cobra.Command{t.backup(), t.restore(), t.importChasquid(), t.importPostfixVirtual()}
 }
 
 const dryRun = "say what would be done, and do nothing"

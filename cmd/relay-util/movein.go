@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"relayd/address"
 	"relayd/aliases"
@@ -210,8 +211,16 @@ func (m *moveIn) keys(draft string, d moving.Domain) (made bool, err error) {
 	return false, nil
 }
 
+// rename gives a file or folder another name, which may be that of a folder with nothing in it.
 func rename(from, to string) placement {
-	return placement{func() error { return os.Rename(from, to) }, func() error { return os.Rename(to, from) }}
+	return placement{func() error { return renameOver(from, to) }, func() error { return os.Rename(to, from) }}
+}
+
+func renameOver(from, to string) error {
+	if err := syscall.Rename(from, to); err != nil { // os.Rename refuses every folder
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
 }
 
 // moreRules adds rules to the aliases of a domain that is hosted already.
@@ -364,21 +373,28 @@ func (m *moveIn) here(list problem.List) (found problem.List) {
 
 // commit puts everything in its place; after an error everything is as before.
 func (m *moveIn) commit() error {
-	for i, s := range m.steps {
+	if err := putInPlace(m.steps); err != nil {
+		return err
+	}
+	for _, dir := range []string{m.DomainsDir(), m.CertsDir()} {
+		if err := syncFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// putInPlace does all of the steps or, after an error, none.
+func putInPlace(steps []placement) error {
+	for i, s := range steps {
 		err := s.do()
 		if err == nil {
 			continue
 		}
-		for _, done := range slices.Backward(m.steps[:i]) {
+		for _, done := range slices.Backward(steps[:i]) {
 			err = errors.Join(err, done.undo())
 		}
 		return err
-	}
-	dirs := []string{m.DomainsDir(), m.CertsDir()}
-	for _, dir := range dirs {
-		if err := syncFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
 	}
 	return nil
 }

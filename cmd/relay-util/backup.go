@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayd/backup"
+	"relayd/config"
+	"relayd/control"
+)
+
+// The folders of an archive.
+const (
+	archivedConfig = "config"
+	archivedState  = "state"
+	queueName      = "queue"
+)
+
+func (t *tool) backup() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Write settings, domains, keys, certificates and state into one archive, FILE.tar.gz.",
+		Long: "Write everything that matters into one new archive, which only you can read: the folder of the settings with domains, users,\n" +
+			"aliases, keys and certificates, and the state with the secrets of SRS and the account for certificates. Whoever has the archive\n" +
+			"can sign mail as your domains: keep it as you keep a password. The queue is left out, unless --with-queue is given, for which relayd has to be stopped.",
+		Example: "relay-util backup /root/relayd-2026-01-31.tar.gz",
+	}
+	withQueue := c.Flags().Bool("with-queue", false, "the queue, too")
+	return t.verb(c, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		cfg, err := t.settings()
+		if err != nil {
+			return err
+		}
+		if *withQueue {
+			if err := stopped(ctx, cfg); err != nil {
+				return err
+			}
+		}
+		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%s is there already; name a new file", args[0])
+		}
+		if err != nil {
+			return err
+		}
+		summary, err := writeBackup(f, cfg, *withQueue)
+		if err = errors.Join(err, f.Close()); err != nil {
+			os.Remove(args[0])
+			return err
+		}
+		return t.printBackup(cfg, args[0], summary)
+	})
+}
+
+// stopped returns an error if relayd runs, or may run.
+func stopped(ctx context.Context, cfg *config.Config) error {
+	_, err := control.NewClient(cfg.ControlSocket()).Status(ctx)
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		return nil
+	case err == nil:
+		return errors.New("relayd is running; stop it first, with `systemctl stop relayd`")
+	}
+	return fmt.Errorf("is relayd running? Stop it first, with `systemctl stop relayd`: %w", err)
+}
+
+// writeBackup writes the archive durably into f.
+func writeBackup(f *os.File, cfg *config.Config, withQueue bool) (backup.Summary, error) {
+	self, err := f.Stat()
+	if err != nil {
+		return backup.Summary{}, err
+	}
+	state, err := os.Stat(cfg.StateDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return backup.Summary{}, err
+	}
+	summary, err := backup.Write(f, []backup.Source{
+		{Name: archivedConfig, Dir: cfg.Dir(), Skip: func(_ string, info fs.FileInfo) bool {
+			return os.SameFile(info, self) || state != nil && os.SameFile(info, state)
+		}},
+		{Name: archivedState, Dir: cfg.StateDir, Skip: func(name string, info fs.FileInfo) bool {
+			return os.SameFile(info, self) || name == queueName && !withQueue || info.Mode()&fs.ModeSocket != 0
+		}},
+	})
+	if err != nil {
+		return summary, err
+	}
+	return summary, f.Sync()
+}
+
+func (t *tool) printBackup(cfg *config.Config, file string, s backup.Summary) error {
+	for _, left := range s.Left {
+		t.warn("%s is not in the backup: it is no file, or a link that leads nowhere", left)
+	}
+	for _, outside := range passwordsOutside(cfg) {
+		t.warn("%s is not in the backup: it lies outside of %s", outside, cfg.Dir())
+	}
+	if t.json {
+		return t.printJSON(struct {
+			File  string `json:"file"`
+			Files int    `json:"files"`
+			Bytes int64  `json:"bytes"`
+		}{file, s.Files, s.Bytes})
+	}
+	t.say("%s holds %s, %s; passwords, private keys and secrets are among them", file, count(s.Files, "file"), size(s.Bytes))
+	return nil
+}
+
+// passwordsOutside are the password files that do not lie in the folder of the settings.
+func passwordsOutside(cfg *config.Config) (list []string) {
+	files := []string{cfg.Outbound.PasswordFile}
+	for _, table := range []map[string]config.Way{cfg.Outbound.To, cfg.Outbound.From} {
+		for _, way := range table {
+			files = append(files, way.PasswordFile)
+		}
+	}
+	dir, err := filepath.Abs(cfg.Dir())
+	for _, file := range files {
+		if file != "" && filepath.IsAbs(file) && (err != nil || !strings.HasPrefix(filepath.Clean(file), dir+"/")) {
+			list = append(list, file)
+		}
+	}
+	return list
+}
+
+// Bounds of a backup that is restored: without a queue it is small.
+const (
+	maxMembers    = 1_000_000
+	maxBytes      = 1 << 30
+	maxQueueBytes = 64 << 30
+)
+
+// unpack takes one folder of an archive out into dir.
+func unpack(file io.ReadSeeker, name, dir string, withQueue bool) (backup.Summary, error) {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return backup.Summary{}, err
+	}
+	to := backup.Target{Dirs: map[string]string{name: dir}, MaxMembers: maxMembers, MaxBytes: maxQueueBytes}
+	if !withQueue {
+		to.MaxBytes = maxBytes
+		to.Skip = func(name string) bool {
+			return name == archivedState+"/"+queueName || strings.HasPrefix(name, archivedState+"/"+queueName+"/")
+		}
+	}
+	return backup.Extract(file, to)
+}
