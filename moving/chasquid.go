@@ -142,13 +142,15 @@ func (c *chasquid) domain(name, dir string) {
 	for _, e := range entries {
 		file := filepath.Join(dir, e.Name())
 		switch selector, isKey := cutKey(e.Name()); {
-		case strings.HasPrefix(e.Name(), "."):
+		case strings.HasPrefix(e.Name(), "."): // nobody's
 		case e.Name() == "users":
 			c.users(&d, file)
 		case e.Name() == "aliases":
 			c.aliases(&d, file)
 		case isKey:
 			c.key(&d, file, selector)
+		case e.Name() == "dkim_selector":
+			c.hookKey(&d, file)
 		default:
 			c.leave(file, 0, "there is no such file here")
 		}
@@ -175,6 +177,23 @@ func (c *chasquid) key(d *Domain, file, selector string) {
 		return
 	}
 	d.Keys[strings.ToLower(selector)] = data
+}
+
+// hookKey takes the key by which a hook signs, as chasquid's documentation has it.
+func (c *chasquid) hookKey(d *Domain, selectorFile string) {
+	file := filepath.Join(c.dir, "certs", d.Name, "dkim_privkey.pem")
+	selector, err1 := readFile(selectorFile)
+	data, err2 := readFile(file)
+	err := errors.Join(err1, err2)
+	name := strings.ToLower(strings.TrimSpace(string(selector)))
+	if err == nil {
+		_, err = dkim.ParseKey(d.Name, name, data)
+	}
+	if err != nil {
+		c.leave(file, 0, "no key was taken from here: %v; put it into dkim/SELECTOR.pem by hand, if need be after `openssl pkcs8 -topk8 -nocrypt`", err)
+		return
+	}
+	d.Keys[name] = data
 }
 
 // domainSettings is the domain.toml for what is not the default here.
@@ -240,6 +259,9 @@ func (m message) textOr(name, otherwise string) string {
 
 // cert reads a pair, through links to the real files.
 func (c *chasquid) cert(name, dir string) {
+	if _, err := os.Stat(filepath.Join(dir, "fullchain.pem")); errors.Is(err, fs.ErrNotExist) && exists(filepath.Join(dir, "dkim_privkey.pem")) {
+		return // the folder of a key alone
+	}
 	pair := Cert{Name: name}
 	var errs [2]error
 	pair.Chain, errs[0] = readFile(filepath.Join(dir, "fullchain.pem"))
@@ -249,6 +271,11 @@ func (c *chasquid) cert(name, dir string) {
 		return
 	}
 	c.Certs = append(c.Certs, pair)
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // leaveHooks tells of programs that chasquid runs.
