@@ -7,12 +7,36 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/crypto/scrypt"
 
 	"relayd/address"
 )
 
 // oldHash is of "secret", as it was made by chasquid-util 1.11.
 const oldHash = "$scrypt$ln=14,r=8,p=1$LBK/J4MKX/SP1v+pvrE8Gg$e3MdJtmMouGdpV8Z04aF0relH6/g99mcyD3uyij27eI"
+
+// quickHash is of "secret" too, by so few rounds that it takes no time.
+func quickHash(t *testing.T) string {
+	t.Helper()
+	s := Scrypt{LogN: 4, R: 8, P: 1, Salt: []byte("salt")}
+	var err error
+	if s.Key, err = scrypt.Key([]byte("secret"), s.Salt, 1<<s.LogN, s.R, s.P, 32); err != nil {
+		t.Fatal(err)
+	}
+	hash, err := s.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hash
+}
+
+func TestAHashOfChasquidsVerifies(t *testing.T) {
+	v, _, _ := counted(VerifierOptions{})
+	table := parse(t, "app:"+oldHash)
+	if !verify(t, v, table, "app:secret") || verify(t, v, table, "app:secreT") {
+		t.Error("right is wrong, or wrong is right")
+	}
+}
 
 func TestHashesByScryptThatAreRefused(t *testing.T) {
 	if _, err := Parse("f", strings.NewReader("a:"+oldHash+"\nb:!"+oldHash+":x\n")); err != nil {
@@ -48,22 +72,23 @@ func TestHashesByScryptThatAreRefused(t *testing.T) {
 
 func TestARightLoginReplacesAHashByScrypt(t *testing.T) {
 	type upgrade struct{ addr, old, hash string }
+	old := quickHash(t)
 	tests := []struct {
 		name, text, login string
 		right, upgraded   bool
 	}{
-		{"right", "alice:" + oldHash, "Alice:secret", true, true},
-		{"wrong", "alice:" + oldHash, "alice:Secret", false, false},
-		{"longer than bcrypt can hold", "alice:" + oldHash, "alice:secret" + strings.Repeat("x", 80), false, false},
-		{"disabled", "alice:!" + oldHash, "alice:secret", false, false},
-		{"unknown", "alice:" + oldHash, "bob:secret", false, false},
+		{"right", "alice:" + old, "Alice:secret", true, true},
+		{"wrong", "alice:" + old, "alice:Secret", false, false},
+		{"longer than bcrypt can hold", "alice:" + old, "alice:secret" + strings.Repeat("x", 80), false, false},
+		{"disabled", "alice:!" + old, "alice:secret", false, false},
+		{"unknown", "alice:" + old, "bob:secret", false, false},
 		{"by bcrypt already", "alice:" + hash4, "alice:secret", true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []upgrade
-			v, count, _ := counted(VerifierOptions{Upgrade: func(a address.Address, old, hash string) {
-				got = append(got, upgrade{a.Key(), old, hash})
+			v, count, _ := counted(VerifierOptions{Upgrade: func(a address.Address, known, hash string) {
+				got = append(got, upgrade{a.Key(), known, hash})
 			}})
 			table := parse(t, tt.text)
 			for range 2 { // the second is remembered, or wrong once more
@@ -80,7 +105,7 @@ func TestARightLoginReplacesAHashByScrypt(t *testing.T) {
 				}
 				return
 			}
-			if len(got) != 1 || got[0].addr != "alice@example.org" || got[0].old != oldHash {
+			if len(got) != 1 || got[0].addr != "alice@example.org" || got[0].old != old {
 				t.Fatalf("replaced: %v", got)
 			}
 			if err := bcrypt.CompareHashAndPassword([]byte(got[0].hash), []byte("secret")); err != nil {
@@ -98,7 +123,7 @@ func TestManyLoginsAtOnceReplaceAHashOnce(t *testing.T) {
 		defer mu.Unlock()
 		upgrades++
 	}})
-	table := parse(t, "alice:"+oldHash)
+	table := parse(t, "alice:"+quickHash(t))
 	var in sync.WaitGroup
 	for range 20 {
 		in.Go(func() { verify(t, v, table, "alice:secret") })

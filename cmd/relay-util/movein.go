@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"relayd/address"
 	"relayd/aliases"
@@ -36,9 +35,6 @@ type moveIn struct {
 	names    map[string]string
 }
 
-// A placement changes one name, and how to take it back.
-type placement struct{ do, undo func() error }
-
 func (m *moveIn) run() error {
 	if err := m.conflicts().Err(); err != nil {
 		return fmt.Errorf("nothing was imported, because this is here already:\n%w", err)
@@ -62,9 +58,10 @@ func (m *moveIn) run() error {
 		return err
 	}
 	if !m.dry {
-		if err := m.commit(); err != nil {
+		if err := putInPlace(m.steps); err != nil {
 			return fmt.Errorf("nothing was imported: %w", err)
 		}
+		m.t.makeLast(m.DomainsDir(), m.CertsDir())
 		m.t.nudge(m.place, m.Dir())
 	}
 	return m.print()
@@ -211,18 +208,6 @@ func (m *moveIn) keys(draft string, d moving.Domain) (made bool, err error) {
 	return false, nil
 }
 
-// rename gives a file or folder another name, which may be that of a folder with nothing in it.
-func rename(from, to string) placement {
-	return placement{func() error { return renameOver(from, to) }, func() error { return os.Rename(to, from) }}
-}
-
-func renameOver(from, to string) error {
-	if err := syscall.Rename(from, to); err != nil { // os.Rename refuses every folder
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-	}
-	return nil
-}
-
 // moreRules adds rules to the aliases of a domain that is hosted already.
 func (m *moveIn) moreRules(d moving.Domain) error {
 	draft, dir := filepath.Join(m.draft, d.Name), m.folders[d.Name]
@@ -263,18 +248,6 @@ func (m *moveIn) moreRules(d moving.Domain) error {
 	m.moved = append(m.moved, movedDomain{Domain: d.Name, Aliases: added})
 	m.steps = append(m.steps, placement{exchange(file, before, after), exchange(file, after, before)})
 	return nil
-}
-
-// exchange puts a text in the place of another, unless somebody was faster.
-func exchange(file string, from, to []byte) func() error {
-	return func() error {
-		return domains.Edit(file, newFile, func(old []byte) ([]byte, error) {
-			if !bytes.Equal(old, from) {
-				return nil, fmt.Errorf("%s was changed in the meantime: try again", file)
-			}
-			return to, nil
-		})
-	}
 }
 
 // prepareCerts makes the draft of each certificate, leaves out those that are not in order, and
@@ -369,32 +342,4 @@ func (m *moveIn) here(list problem.List) (found problem.List) {
 		found = append(found, p)
 	}
 	return found
-}
-
-// commit puts everything in its place; after an error everything is as before.
-func (m *moveIn) commit() error {
-	if err := putInPlace(m.steps); err != nil {
-		return err
-	}
-	for _, dir := range []string{m.DomainsDir(), m.CertsDir()} {
-		if err := syncFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// putInPlace does all of the steps or, after an error, none.
-func putInPlace(steps []placement) error {
-	for i, s := range steps {
-		err := s.do()
-		if err == nil {
-			continue
-		}
-		for _, done := range slices.Backward(steps[:i]) {
-			err = errors.Join(err, done.undo())
-		}
-		return err
-	}
-	return nil
 }

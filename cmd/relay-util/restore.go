@@ -89,7 +89,8 @@ func (r *restoring) run(ctx context.Context, f *os.File) error {
 		return err
 	}
 	r.made = nil
-	return errors.Join(syncFolder(dir), syncFolder(cfg.StateDir))
+	r.t.makeLast(dir, cfg.StateDir)
+	return nil
 }
 
 // draft unpacks a folder of the archive into a new one within dir, which is made if need be.
