@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayd/control"
+	"relayd/internal/release"
 	"relayd/problem"
 )
 
@@ -68,10 +69,12 @@ func (t *tool) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "relay-util",
 		Short:         "Edit the domains, users, aliases and keys of relayd, and look after its queue.",
+		Version:       release.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(*cobra.Command, []string) error { return errors.New("a verb is missing") },
 	}
+	root.SetVersionTemplate("relay-util {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVarP(&t.configFile, "config", "c", "/etc/relayd/relayd.toml", "the settings `FILE`; domains/ lies beside it")
 	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
@@ -95,7 +98,7 @@ func (t *tool) command() *cobra.Command {
 			root.AddCommand(verb)
 		}
 	}
-	root.AddCommand(t.completion(root))
+	root.AddCommand(t.completion(root), t.manual(root))
 	return root
 }
 

@@ -11,15 +11,17 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"relayd/config"
 	"relayd/internal/demo"
+	"relayd/internal/release"
 	"relayd/logs"
+	"relayd/queue"
 )
 
-// Exit codes: 78 is EX_CONFIG of sysexits.h, which the systemd unit does not restart on.
+// Exit codes: 78 is EX_CONFIG of sysexits.h, which the systemd unit does not restart on. It is also
+// that of a relayd that is older than the queue.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -68,8 +70,10 @@ func serve(ctx context.Context, file string, stderr io.Writer) int {
 		return exitConfig
 	}
 	d, err := start(ctx, conf, newLogger(conf.Log, stderr))
-	if err != nil {
-		return report(stderr, err)
+	if code := report(stderr, err); errors.Is(err, queue.ErrNewerStore) {
+		return exitConfig // starting again does not make it older
+	} else if err != nil {
+		return code
 	}
 	return report(stderr, d.Wait())
 }
@@ -113,17 +117,4 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(logs.New(out, logs.Privacy(c.Privacy)))
 }
 
-// version is that of the module, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 && (v == "" || v == "(devel)") {
-			v = s.Value[:12]
-		}
-	}
-	return v + " " + info.GoVersion
-}
+func version() string { return release.String() }
