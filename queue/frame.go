@@ -96,7 +96,9 @@ func (f frame) checkBody(salt uint32, body []byte) bool {
 	return crc32.Update(salt, castagnoli, body) == f.bodyCRC
 }
 
-// segmentHeader is the first octets of a segment: "relayd", version, salt, and the sum of these.
+// segmentHeader is the first octets of a segment: "relayd", version, salt, and the sum of these. They
+// are the same in every version: only then does an older relayd refuse a newer queue instead of
+// setting it aside as damaged.
 const segmentHeader = 16
 
 // storeVersion is raised when an older relayd could not read what a newer one writes.

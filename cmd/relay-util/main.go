@@ -74,7 +74,6 @@ func (t *tool) command() *cobra.Command {
 		SilenceUsage:  true,
 		RunE:          func(*cobra.Command, []string) error { return errors.New("a verb is missing") },
 	}
-	root.SetVersionTemplate("relay-util {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVarP(&t.configFile, "config", "c", "/etc/relayd/relayd.toml", "the settings `FILE`; domains/ lies beside it")
 	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")

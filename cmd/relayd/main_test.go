@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,12 +59,23 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"-check", "-c", unnamed}, 78, "hostname"},
 		{[]string{"-check", "-c", "/nonexistent/relayd.toml"}, 78, "/nonexistent/relayd.toml"},
 		{[]string{"-c", broken}, 78, "recipients"}, // the key that was meant
+		{[]string{"-c", newerQueue(t)}, 78, "the queue was written by a newer relayd"},
 	} {
 		var out bytes.Buffer
 		if code := run(c.args, &out, &out); code != c.code || !strings.Contains(out.String(), c.want) {
 			t.Errorf("relayd %q: exit %d, want %d with %q:\n%s", c.args, code, c.code, c.want, &out)
 		}
 	}
+}
+
+// newerQueue writes a configuration whose queue has a segment of a version that is yet to come.
+func newerQueue(t *testing.T) string {
+	t.Helper()
+	head := append([]byte("relayd"), 0, 255, 's', 'a', 'l', 't')
+	sum := crc32.Checksum(head, crc32.MakeTable(crc32.Castagnoli))
+	state := files(t, map[string]string{"queue/log/0000000001.log": string(binary.LittleEndian.AppendUint32(head, sum))})
+	return files(t, map[string]string{"relayd.toml": fmt.Sprintf(
+		"hostname = \"mx.example.test\"\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:0\"]\nsubmission = []\nsubmissions = []\n", filepath.Dir(state))})
 }
 
 // A screen is written by many goroutines and watched by a test.

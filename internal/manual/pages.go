@@ -154,7 +154,7 @@ func (p *page) sections(text string) {
 		}
 		switch term, explanation, tagged := strings.Cut(block, "\n    "); {
 		case strings.HasPrefix(block, "    "):
-			p.literal(strings.ReplaceAll(block, "    ", ""))
+			p.literal(strings.ReplaceAll("\n"+block, "\n    ", "\n"))
 		case tagged:
 			p.tagged(term, explanation)
 		case !isTitle && i > 0:

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// A page is roff being written. Errors of writing stay in the buffer's owner.
+// A page is roff being written.
 type page struct{ strings.Builder }
 
 // newPage begins a page, whose purpose is a part of a sentence.
