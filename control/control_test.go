@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,7 @@ type fake struct {
 	body         func() io.Reader // of every message; nil: aBody
 	check        func(context.Context, func(done, total int64)) (*queue.Report, error)
 	destinations []Destination
+	bans         []Ban
 	read         int // envelopes that List has given
 }
 
@@ -43,6 +45,26 @@ const aBody = "Subject: x\r\n\r\nbody\r\n"
 func (f *fake) Status() Status { return Status{Version: "1", Started: noon} }
 
 func (f *fake) Destinations() []Destination { return f.destinations }
+
+func (f *fake) Bans(sel BanSelection) (list []Ban) {
+	for _, b := range f.bans {
+		source, err := netip.ParsePrefix(b.Name)
+		account := ""
+		if err != nil {
+			account = b.Name
+		}
+		if sel.Match(source, account) {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+func (f *fake) Unban(sel BanSelection) []Ban {
+	lifted := f.Bans(sel)
+	f.bans = slices.DeleteFunc(f.bans, func(b Ban) bool { return slices.Contains(lifted, b) })
+	return lifted
+}
 
 func (f *fake) Reload() problem.List { return f.problems }
 

@@ -27,6 +27,9 @@ type Daemon interface {
 	// CheckQueue reads everything in the queue and compares it with its sums, and tells progress
 	// in bytes meanwhile, from the goroutine that it was called from. It ends soon after ctx.
 	CheckQueue(ctx context.Context, progress func(done, total int64)) (*queue.Report, error)
+	// Bans lists the bans in force that are meant, and Unban ends them.
+	Bans(BanSelection) []Ban
+	Unban(BanSelection) []Ban
 }
 
 // A Server answers on the socket.
@@ -59,6 +62,8 @@ func NewServer(d Daemon, q Queue, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /queue/remove", s.change(q.Remove))
 	mux.HandleFunc("POST /queue/check", s.check)
 	mux.HandleFunc("POST /send", s.send)
+	mux.HandleFunc("POST /bans/list", s.bans)
+	mux.HandleFunc("POST /bans/lift", s.unban)
 	mux.HandleFunc("/", unknown)
 	s.http = http.Server{
 		Handler: s.counted(mux), BaseContext: func(net.Listener) context.Context { return s.ctx },

@@ -128,6 +128,7 @@ func (s *site) flows(d *daemon, snk *sink.Sink) {
 
 func (s *site) canLogin(d *daemon, user string) bool {
 	s.t.Helper()
+	s.mustUtil("unban", "--all") // whoever asks again and again until it is so guesses passwords
 	c := dial(s.t, d.address("submission"))
 	defer c.close()
 	c.startTLS(s.tlsConfig())

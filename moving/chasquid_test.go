@@ -47,7 +47,7 @@ func rightLogin(t *testing.T, file []byte, login string) bool {
 	}
 	local, password, _ := strings.Cut(login, ":")
 	verifier := users.NewVerifier(users.VerifierOptions{Cost: users.MinCost})
-	right, err := verifier.Verify(context.Background(), table, address.Address{Local: local, Domain: "example.org"}, password)
+	right, err := verifier.Verify(context.Background(), users.Login{Table: table, User: address.Address{Local: local, Domain: "example.org"}, Password: password})
 	if err != nil {
 		t.Fatal(err)
 	}

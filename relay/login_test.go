@@ -1,74 +1,68 @@
 package relay
 
 import (
-	"crypto/tls"
-	"sync/atomic"
+	"context"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
-	"relayd/delivery"
-	"relayd/dns"
-	"relayd/internal/sink"
-	"relayd/internal/testnet"
-	"relayd/queue"
+	"relayd/reply"
 )
 
-// With a wrong password one message of many is held, and the others wait without having been tried.
-func TestQueueWaitsForALogin(t *testing.T) {
-	const many = 50
-	cert := testnet.Cert(t, "127.0.0.1")
-	var logins, ahead atomic.Int64
-	var mended atomic.Bool
-	s, err := sink.Start(sink.Options{
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert.TLS}}, Users: map[string]string{"me": "other"},
-		Reply: func(stage, _ string, _ int) string {
-			switch {
-			case stage != "auth":
-				return ""
-			case mended.Load():
-				return "235 2.7.0 welcome"
-			}
-			logins.Add(1)
-			return "535 5.7.8 wrong password"
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
+// try logs in from an address and returns the reply, "" for a login.
+func (h *house) try(ip, user, password string) string {
+	h.t.Helper()
+	if _, err := h.Login(context.Background(), &Client{IP: netip.MustParseAddr(ip)}, user, password); err != nil {
+		return reply.From(err).String()
 	}
-	t.Cleanup(s.Close)
-	w := openWorld(t, queueFirst+"[outbound]\nsmarthost = \"submission://me@"+s.Addr()+"\"\npassword_file = \"pw\"\n", sink.Options{})
-	w.Config.Outbound.Smarthost.Password = "secret"
-	w.out.client = delivery.New(delivery.Options{
-		Hostname: "mx.example.test", Times: delivery.DefaultTimes(), Resolver: dns.New(dns.Options{Servers: []string{w.names.Addr()}}), RootCAs: cert.Pool,
-		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
-	})
-	t.Cleanup(w.out.client.Close)
-	for range many {
-		w.send(stranger, "s@elsewhere.test", []string{"me@example.test"}, hello)
-	}
-	var held, waiting []string // by ID
-	for deadline := time.Now().Add(30 * time.Second); len(held)+len(waiting) < many; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d held, %d waiting", len(held), len(waiting))
+	return ""
+}
+
+func TestWhoGuessesIsBannedWithAReason(t *testing.T) {
+	h := build(t, "", exampleTest)
+	for range 5 {
+		if got := h.try("192.0.2.7", "app@example.test", "wrong"); !strings.HasPrefix(got, "535 5.7.8") {
+			t.Fatal(got)
 		}
-		held, waiting = nil, nil
-		w.work.List(func(e *queue.Envelope) bool {
-			switch r := e.Recipients[0]; {
-			case r.State == queue.Held && r.Attempts == 1:
-				held = append(held, e.ID)
-			case r.State == queue.Waiting && r.Attempts == 0 && time.Until(r.Next) > 9*time.Minute && !r.Trying:
-				waiting = append(waiting, e.ID)
-			}
-			return true
-		})
 	}
-	if len(held) != 1 || logins.Load() != 1 || len(w.out.Warnings()) != 1 {
-		t.Errorf("%d held, %d logins, %q", len(held), logins.Load(), w.out.Warnings())
+	want := "421 4.7.0 Too many wrong passwords from 192.0.2.7: no logins are taken from there until 22 November 12:01:00 UTC, which is in 60 seconds"
+	for _, user := range []string{"app@example.test", "nobody@example.test", "x"} {
+		if got := h.try("192.0.2.7", user, "secret"); got != want {
+			t.Errorf("%s: %s", user, got)
+		}
 	}
-	mended.Store(true)
-	ahead.Store(int64(time.Minute))
-	if err := w.work.Retry(waiting[0]); err != nil {
-		t.Fatal(err)
+	if got := h.try("192.0.2.8", "app@example.test", "secret"); got != "" {
+		t.Errorf("the next house: %s", got)
 	}
-	messagesAt(t, s, 1)
+	h.later = time.Minute
+	if got := h.try("192.0.2.7", "app@example.test", "secret"); got != "" {
+		t.Errorf("when the ban is over: %s", got)
+	}
+}
+
+func TestABanDoesNotHitWhoHasLoggedInFromThere(t *testing.T) {
+	h := build(t, "", exampleTest)
+	if got := h.try("2001:db8:7::1", "app@example.test", "secret"); got != "" {
+		t.Fatal(got)
+	}
+	for range 5 {
+		h.try("2001:db8:7::2", "second@example.test", "wrong")
+	}
+	if got := h.try("2001:db8:7::3", "second@example.test", "secret"); !strings.HasPrefix(got, "421 4.7.0 Too many wrong passwords from 2001:db8:7::/64:") {
+		t.Errorf("who has guessed: %q", got)
+	}
+	if got := h.try("2001:db8:7:0::9", "app@example.test", "secret"); got != "" {
+		t.Errorf("who has logged in from there: %s", got)
+	}
+}
+
+func TestInWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Second: "1 second", 1500 * time.Millisecond: "2 seconds", 2 * time.Minute: "120 seconds", 3*time.Minute + 1: "4 minutes", 24 * time.Hour: "24 hours",
+	} {
+		if got := inWords(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
 }

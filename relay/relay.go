@@ -15,12 +15,11 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"strings"
 	"syscall"
 	"time"
 	"unicode"
 
-	"relayd/address"
+	"relayd/bans"
 	"relayd/config"
 	"relayd/dkim"
 	"relayd/domains"
@@ -42,6 +41,7 @@ type Options struct {
 	Checker  *mailauth.Checker // of what strangers send
 	Filter   *filter.Filter    // of the same
 	Verifier *users.Verifier
+	Bans     *bans.Book // of those who guess passwords
 	Now      func() time.Time
 	Log      *slog.Logger
 	Accepted func(took time.Duration) // told of each message, from its last octet to the answer; may be nil
@@ -66,31 +66,6 @@ var (
 	errNoRelay     = "Mail for %s is not taken here: this server relays for its own users only, who must log in on port 587 or 465"
 	errUnknown     = "There is no address <%s> here"
 )
-
-// Login checks a user's password. Unknown, disabled and wrong are one answer, and take as long.
-func (in *Inbound) Login(ctx context.Context, c *Client, name, password string) (address.Address, error) {
-	refused := reply.New(535, "5.7.8", "User name or password is wrong (the user name is the whole address)")
-	user, err := address.Parse(name)
-	if err != nil {
-		user = address.Address{}
-	}
-	var table *users.Table
-	if d := in.Domains().Get(user.Domain); d != nil {
-		if d.Users == nil {
-			return address.Address{}, reply.New(454, "4.7.0", "Logins of this domain cannot be checked at the moment").Because(d.Broken.Err())
-		}
-		table = d.Users
-	}
-	ok, err := in.Verifier.Verify(ctx, table, user, password)
-	switch {
-	case err != nil:
-		return address.Address{}, reply.New(454, "4.7.0", "Too many logins at the moment, please try again").Because(err)
-	case !ok:
-		return address.Address{}, refused
-	}
-	in.Log.Debug("logged in", "user", user.String(), "client", c.IP.String())
-	return address.Address{Local: strings.ToLower(user.Local), Domain: user.Domain}, nil
-}
 
 // Mail judges the reverse-path. That of a user must be one that the user may use, or "<>"; that
 // of a stranger says nothing that could be believed.

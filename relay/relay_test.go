@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"relayd/address"
+	"relayd/bans"
 	"relayd/config"
 	"relayd/dkim"
 	"relayd/dns"
@@ -58,7 +59,8 @@ type house struct {
 	store *domains.Store
 	log   *logBuffer
 	keys  []*dkim.Key
-	names *testnet.DNS // that strangers' mail is checked by; it is empty
+	names *testnet.DNS  // that strangers' mail is checked by; it is empty
+	later time.Duration // than noon it is for bans
 	// requireTLS has deliver ask for REQUIRETLS.
 	requireTLS bool
 }
@@ -75,6 +77,8 @@ func write(t testing.TB, dir, name, text string) {
 		t.Fatal(err)
 	}
 }
+
+func (h *house) now() time.Time { return noon.Add(h.later) }
 
 // build makes a house of files (names below the configuration folder) and a key for example.test.
 func build(t testing.TB, toml string, files map[string]string) *house {
@@ -100,7 +104,10 @@ func build(t testing.TB, toml string, files map[string]string) *house {
 		t.Fatal(err)
 	}
 	opt := Options{Config: conf, Domains: h.store.Current, SRS: rewriter, Log: log, Now: func() time.Time { return noon },
-		Verifier: users.NewVerifier(users.VerifierOptions{Cost: users.MinCost})}
+		Verifier: users.NewVerifier(users.VerifierOptions{Cost: users.MinCost}),
+		Bans: bans.Open(bans.Options{
+			Load: func() ([]byte, error) { return nil, nil }, Now: func() time.Time { return h.now() }, Log: log,
+		})}
 	h.names = testnet.NewDNS(t, "")
 	opt.Checker = mailauth.New(mailauth.Options{
 		Resolver: dns.New(dns.Options{Servers: []string{h.names.Addr()}}), Hostname: conf.Hostname, Now: opt.Now,
@@ -549,7 +556,7 @@ func TestLoopsEnd(t *testing.T) {
 func TestLogins(t *testing.T) {
 	h := build(t, "", exampleTest)
 	var refusals []string
-	for _, c := range []struct {
+	for i, c := range []struct {
 		user, password string
 		want           int
 	}{
@@ -557,7 +564,8 @@ func TestLogins(t *testing.T) {
 		{"app@example.test", "wrong", 535}, {"gone@example.test", "secret", 535}, {"nobody@example.test", "secret", 535},
 		{"app", "secret", 535}, {"app@elsewhere.test", "secret", 535}, {"", "", 535},
 	} {
-		user, err := h.Login(context.Background(), stranger, c.user, c.password)
+		from := &Client{IP: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
+		user, err := h.Login(context.Background(), from, c.user, c.password)
 		if c.want == 0 {
 			if err != nil || user.String() != "app@example.test" {
 				t.Errorf("%s: %v, %v", c.user, user, err)

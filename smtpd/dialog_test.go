@@ -110,6 +110,18 @@ func TestAUTHDialogs(t *testing.T) {
 	}
 }
 
+func TestABannedClientIsSentAway(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Submission = true })
+	d := s.hello(t)
+	d.startTLS()
+	d.do("EHLO client.test", "250")
+	d.send("AUTH PLAIN AGFwcEBleGFtcGxlLnRlc3QAYmFubmVk\r\nNOOP\r\n")
+	if got := d.expect("421"); got != "421 4.7.0 Too many wrong passwords from there" {
+		t.Error(got)
+	}
+	d.closed()
+}
+
 func TestRequireTLS(t *testing.T) {
 	s := serve(t, nil)
 	d := s.hello(t)

@@ -38,6 +38,9 @@ type taken struct {
 }
 
 func (f *fakeRelay) Login(_ context.Context, _ *relay.Client, user, password string) (address.Address, error) {
+	if password == "banned" {
+		return address.Address{}, reply.New(421, "4.7.0", "Too many wrong passwords from there")
+	}
 	if password != "secret" {
 		return address.Address{}, reply.New(535, "5.7.8", "User name or password is wrong")
 	}

@@ -31,6 +31,11 @@ func (g *gate) settle() {
 	}
 	g.note(verb, code)
 	g.out = append(g.out, g.reword(verb, code, text)...)
+	if code == 421 { // says that the connection is closed (RFC 5321 section 3.8), which the library does not do
+		g.linger = true
+		g.fail(errClosed)
+		return
+	}
 	g.count(verb, code)
 }
 

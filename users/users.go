@@ -8,8 +8,9 @@
 // another server: it is good for one login, which replaces it. Parse turns a whole file into an immutable Table or says what is wrong in it; the
 // functions in edit.go change one line of it and no other byte.
 //
-// A Verifier promises that checking logins never takes more than one core, that a name which does
-// not exist takes as long as a wrong password, and that the password itself is kept nowhere.
+// A Verifier promises that checking logins of sources that are not known takes half of the cores at most
+// (one where there is only one), that those who guess do not delay sources that are known, that a name
+// which does not exist takes as long as a wrong password, and that the password itself is kept nowhere.
 package users
 
 import (

@@ -9,9 +9,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"relayd/address"
@@ -27,19 +28,22 @@ type VerifierOptions struct {
 	Now           func() time.Time // time.Now
 	Remember      time.Duration    // how long a right login needs no bcrypt; 10 minutes
 	MaxRemembered int              // how many logins are remembered; 10,000, the oldest is forgotten first
-	MaxWaiting    int              // how many logins wait for their turn; 100
+	MaxWaiting    int              // how many logins of each lane wait for their turn; 100
+	MaxOfSource   int              // how many of them may be of one source; 50
+	AtOnce        int              // comparisons at a time in each lane; half of the cores that may be used, 1 at least
 	// Upgrade puts a hash by bcrypt where a right login has found one by scrypt, called old. The
 	// login waits for it. nil leaves hashes as they are.
 	Upgrade func(addr address.Address, old, hash string)
 }
 
-// A Verifier checks logins. Every one that is not remembered costs exactly one comparison with a hash,
-// and never two of them run at a time, so guessing passwords takes one core of the machine at
-// most. It is safe for concurrent use.
+// A Verifier checks logins. Every one that is not remembered costs exactly one comparison with a hash.
+// Sources that are known to be honest have a lane of their own, so that they never wait for those who
+// guess; within a lane sources have their turns one after the other, however many logins each has
+// waiting. It is safe for concurrent use.
 type Verifier struct {
 	opt     VerifierOptions
-	turn    chan struct{} // holds one token while a comparison runs
-	waiting atomic.Int64
+	known   *lane
+	unknown *lane
 	secret  [32]byte
 	standIn string // a hash that no password fits
 	compare func(hash, password []byte) error
@@ -58,12 +62,15 @@ func NewVerifier(opt VerifierOptions) *Verifier {
 	opt.Remember = cmp.Or(opt.Remember, 10*time.Minute)
 	opt.MaxRemembered = cmp.Or(opt.MaxRemembered, 10_000)
 	opt.MaxWaiting = cmp.Or(opt.MaxWaiting, 100)
+	opt.MaxOfSource = cmp.Or(opt.MaxOfSource, 50)
+	opt.AtOnce = cmp.Or(opt.AtOnce, max(1, runtime.GOMAXPROCS(0)/2))
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
 	v := &Verifier{
 		opt:     opt,
-		turn:    make(chan struct{}, 1),
+		known:   newLane(opt),
+		unknown: newLane(opt),
 		standIn: fmt.Sprintf("$2y$%02d$%s", opt.Cost, strings.Repeat(".", 53)),
 		compare: compareHash,
 		expiry:  make(map[loginKey]time.Time),
@@ -72,58 +79,80 @@ func NewVerifier(opt VerifierOptions) *Verifier {
 	return v
 }
 
-// Verify reports whether the password is right for the user addr of the table t, which is nil for
-// a domain that is not ours. It returns ErrBusy, and no verdict, when MaxWaiting logins wait
-// already or ctx ends before this one has its turn.
+// A Login is what a client says to be let in.
+type Login struct {
+	Table    *Table // nil for a domain that is not ours
+	User     address.Address
+	Password string
+	Source   netip.Prefix // what has its turns as one
+	Known    bool         // the source has logged in as this user before
+	// Still, if it is not nil, is asked when the login has its turn whether it may go on: Verify returns
+	// its error instead of a verdict.
+	Still func() error
+}
+
+// Verify reports whether the password is right for the user. It returns ErrBusy, and no verdict, when
+// too many logins wait already or ctx ends before this one has its turn.
 //
 // A wrong password, a disabled user, an unknown user and an unknown domain take one comparison
 // each. For an unknown user that is with the hash of a user who exists, always the same one for
 // the same name: where hashes differ in cost, the time tells no more about a name than that.
 // A right login is remembered together with the hash it was checked against, so a changed hash
 // and a disabled user are out as soon as t says so.
-func (v *Verifier) Verify(ctx context.Context, t *Table, addr address.Address, password string) (bool, error) {
-	hash, may := v.hashFor(t, addr.Local)
+func (v *Verifier) Verify(ctx context.Context, l Login) (bool, error) {
+	password := l.Password
+	hash, may := v.hashFor(l.Table, l.User.Local)
 	if CheckPassword(password) != nil {
 		may = false
 		// bcrypt looks at no more than this, and would find a longer password right.
 		password = password[:min(len(password), MaxPassword)]
 	}
-	key := v.loginKey(addr.Key(), hash, password)
+	key := v.loginKey(l.User.Key(), hash, password)
 	if may && v.remembered(key) {
 		return true, nil
 	}
-	right, better, err := v.compareInTurn(ctx, key, login{hash, password, may})
+	right, better, err := v.compareInTurn(ctx, l, try{key, hash, password, may})
 	if better != "" {
-		v.opt.Upgrade(addr, hash, better)
+		v.opt.Upgrade(l.User, hash, better)
 	}
 	return right, err
 }
 
-// A login is a password, the hash to compare it with, and whether it may be right.
-type login struct {
+// A try is a password, the hash to compare it with, and whether it may be right.
+type try struct {
+	key            loginKey
 	hash, password string
 	may            bool
 }
 
 // compareInTurn waits for its turn and compares. better is the hash by bcrypt that should stand in
 // place of the one that was right, "" for none.
-func (v *Verifier) compareInTurn(ctx context.Context, key loginKey, l login) (right bool, better string, err error) {
-	if err := v.acquire(ctx); err != nil {
+func (v *Verifier) compareInTurn(ctx context.Context, l Login, t try) (right bool, better string, err error) {
+	lane := v.unknown
+	if l.Known {
+		lane = v.known
+	}
+	if err := lane.acquire(ctx, l.Source); err != nil {
 		return false, "", err
 	}
-	defer v.release()
+	defer lane.release()
 	// An app that opens many connections at once logs in on all of them before the first is answered.
-	if l.may && v.remembered(key) {
+	if t.may && v.remembered(t.key) {
 		return true, "", nil
 	}
-	if v.compare([]byte(l.hash), []byte(l.password)) != nil || !l.may {
+	if l.Still != nil {
+		if err := l.Still(); err != nil {
+			return false, "", err
+		}
+	}
+	if v.compare([]byte(t.hash), []byte(t.password)) != nil || !t.may {
 		return false, "", nil
 	}
-	v.remember(key)
-	if v.opt.Upgrade == nil || !isScrypt(l.hash) {
+	v.remember(t.key)
+	if v.opt.Upgrade == nil || !isScrypt(t.hash) {
 		return true, "", nil
 	}
-	better, err = Hash(l.password, v.opt.Cost)
+	better, err = Hash(t.password, v.opt.Cost)
 	return true, better, err
 }
 
@@ -157,30 +186,6 @@ func (v *Verifier) mac(parts ...string) (sum [sha256.Size]byte) {
 	h.Sum(sum[:0])
 	return sum
 }
-
-// acquire waits for the turn to compare; first come, first served.
-func (v *Verifier) acquire(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
-	}
-	select {
-	case v.turn <- struct{}{}:
-		return nil
-	default:
-	}
-	defer v.waiting.Add(-1)
-	if v.waiting.Add(1) > int64(v.opt.MaxWaiting) {
-		return ErrBusy
-	}
-	select {
-	case v.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
-	}
-}
-
-func (v *Verifier) release() { <-v.turn }
 
 func (v *Verifier) remembered(key loginKey) bool {
 	v.mu.Lock()

@@ -37,7 +37,7 @@ func counted(opt VerifierOptions) (*Verifier, *atomic.Int64, *time.Time) {
 func verify(t *testing.T, v *Verifier, table *Table, login string) bool {
 	t.Helper()
 	local, password, _ := strings.Cut(login, ":")
-	ok, err := v.Verify(t.Context(), table, addr(local), password)
+	ok, err := v.Verify(t.Context(), Login{Table: table, User: addr(local), Password: password})
 	if err != nil {
 		t.Fatalf("Verify(%q): %v", login, err)
 	}
@@ -155,7 +155,7 @@ func TestALoginIsRememberedForItsAddressOnly(t *testing.T) {
 	table := parse(t, "alice:"+hash4+"\nbob:"+hash4)
 	verify(t, v, table, "alice:secret")
 	verify(t, v, table, "bob:secret")
-	if _, err := v.Verify(t.Context(), table, address.Address{Local: "alice", Domain: "example.net"}, "secret"); err != nil {
+	if _, err := v.Verify(t.Context(), Login{Table: table, User: address.Address{Local: "alice", Domain: "example.net"}, Password: "secret"}); err != nil {
 		t.Fatal(err)
 	}
 	if count.Load() != 3 {
@@ -192,14 +192,14 @@ func held(opt VerifierOptions) (*Verifier, chan struct{}) {
 
 func TestTooManyWaitingLoginsAreTurnedAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, gate := held(VerifierOptions{MaxWaiting: 2})
+		v, gate := held(VerifierOptions{MaxWaiting: 2, AtOnce: 1})
 		table := parse(t, "alice:"+hash4)
 		var in sync.WaitGroup
 		for range 3 { // one compares, two wait
 			in.Go(func() { verify(t, v, table, "alice:wrong") })
 		}
 		synctest.Wait()
-		if _, err := v.Verify(t.Context(), table, addr("alice"), "wrong"); !errors.Is(err, ErrBusy) {
+		if _, err := v.Verify(t.Context(), Login{Table: table, User: addr("alice"), Password: "wrong"}); !errors.Is(err, ErrBusy) {
 			t.Errorf("the fourth got %v", err)
 		}
 		close(gate)
@@ -212,14 +212,14 @@ func TestTooManyWaitingLoginsAreTurnedAway(t *testing.T) {
 
 func TestAWaitingLoginLeavesWhenItsClientDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, gate := held(VerifierOptions{MaxWaiting: 1})
+		v, gate := held(VerifierOptions{MaxWaiting: 1, AtOnce: 1})
 		table := parse(t, "alice:"+hash4)
 		var in sync.WaitGroup
 		in.Go(func() { verify(t, v, table, "alice:wrong") })
 		synctest.Wait()
 		for range 3 { // a place that was left is free again
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			_, err := v.Verify(ctx, table, addr("alice"), "wrong")
+			_, err := v.Verify(ctx, Login{Table: table, User: addr("alice"), Password: "wrong"})
 			if !errors.Is(err, ErrBusy) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v", err)
 			}
@@ -234,13 +234,13 @@ func TestAClientThatHasLeftCostsNothing(t *testing.T) {
 	v, count, _ := counted(VerifierOptions{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := v.Verify(ctx, nil, addr("a"), "x"); !errors.Is(err, ErrBusy) || count.Load() != 0 {
+	if _, err := v.Verify(ctx, Login{User: addr("a"), Password: "x"}); !errors.Is(err, ErrBusy) || count.Load() != 0 {
 		t.Errorf("%v, %d comparisons", err, count.Load())
 	}
 }
 
 func TestParallelLoginsOfOneAppCostOneComparison(t *testing.T) {
-	v, count, _ := counted(VerifierOptions{})
+	v, count, _ := counted(VerifierOptions{AtOnce: 1, MaxOfSource: 100})
 	table := parse(t, "alice:"+hash4)
 	var running, most atomic.Int64
 	inner := v.compare
@@ -337,7 +337,7 @@ func BenchmarkRememberedLogin(b *testing.B) {
 	v := NewVerifier(VerifierOptions{Cost: MinCost})
 	table := parse(b, "alice:"+hash4)
 	for b.Loop() {
-		if ok, err := v.Verify(b.Context(), table, addr("alice"), "secret"); !ok || err != nil {
+		if ok, err := v.Verify(b.Context(), Login{Table: table, User: addr("alice"), Password: "secret"}); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
 	}

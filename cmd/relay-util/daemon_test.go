@@ -30,6 +30,7 @@ type fakeDaemon struct {
 	acme         []control.ACME
 	groups       []queue.GroupStatus
 	destinations []control.Destination
+	bans         []control.Ban
 	report       queue.Report
 	damaged      string         // the ID of a message that cannot be read
 	sent         []follow.Event // what follows from sending; nil: it is refused
@@ -61,6 +62,21 @@ func (f *fakeDaemon) Reload() problem.List {
 }
 
 func (f *fakeDaemon) Destinations() []control.Destination { return f.destinations }
+
+func (f *fakeDaemon) Bans(sel control.BanSelection) (list []control.Ban) {
+	for _, b := range f.bans {
+		if sel.Name == "" || sel.Name == b.Name {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+func (f *fakeDaemon) Unban(sel control.BanSelection) []control.Ban {
+	lifted := f.Bans(sel)
+	f.bans = slices.DeleteFunc(f.bans, func(b control.Ban) bool { return slices.Contains(lifted, b) })
+	return lifted
+}
 
 func (f *fakeDaemon) Search(_ string, yield func(*queue.Envelope) bool) {
 	for _, e := range f.envelopes {

@@ -29,6 +29,10 @@ func (d *scriptDaemon) Reload() problem.List { return nil }
 
 func (d *scriptDaemon) Destinations() []control.Destination { return nil }
 
+func (d *scriptDaemon) Bans(control.BanSelection) []control.Ban { return nil }
+
+func (d *scriptDaemon) Unban(control.BanSelection) []control.Ban { return nil }
+
 func (d *scriptDaemon) Status() control.Status {
 	st, health := d.store.Stats(), d.store.Health()
 	return control.Status{

@@ -256,7 +256,7 @@ func (t *tool) authenticate() *cobra.Command {
 			return err
 		}
 		verifier := users.NewVerifier(users.VerifierOptions{Cost: p.Auth.BcryptCost})
-		right, err := verifier.Verify(ctx, table, addr, password)
+		right, err := verifier.Verify(ctx, users.Login{Table: table, User: addr, Password: password})
 		if err != nil {
 			return err
 		}

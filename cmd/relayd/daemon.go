@@ -18,6 +18,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"relayd/acme"
+	"relayd/bans"
 	"relayd/certs"
 	"relayd/config"
 	"relayd/control"
@@ -53,6 +54,7 @@ type daemon struct {
 	digests   *digest.Book
 	filter    *filter.Filter
 	follow    follow.Book
+	bans      *bans.Book
 	metrics   *metrics.Metrics
 	listeners []listener
 	servers   []*smtpd.Server
@@ -128,8 +130,9 @@ func (d *daemon) build() error {
 		DNSBL: conf.Filter.DNSBL, Rspamd: conf.Filter.Rspamd.URL, Password: conf.Filter.Rspamd.Password, Milters: conf.Filter.Milter,
 		Hostname: conf.Hostname, Resolver: checking, Now: time.Now, Log: log,
 	})
+	d.bans = newBans(conf, log)
 	opt := relay.Options{
-		Config: conf, Domains: d.domains.Current, SRS: rewriter, Now: time.Now, Log: log,
+		Bans: d.bans, Config: conf, Domains: d.domains.Current, SRS: rewriter, Now: time.Now, Log: log,
 		Verifier: users.NewVerifier(users.VerifierOptions{Cost: conf.Auth.BcryptCost, Upgrade: d.domains.Rehash}), Filter: d.filter,
 		Checker:  mailauth.New(mailauth.Options{Resolver: checking, Hostname: conf.Hostname, Now: time.Now}),
 		Accepted: func(took time.Duration) { d.metrics.Accepted(took) },
@@ -219,6 +222,7 @@ func (d *daemon) run(controlSocket net.Listener) {
 		d.serving.Go(func() { d.acme.Run(d.ctx) })
 	}
 	d.outbound.run(d)
+	d.serving.Go(func() { d.bans.Run(d.ctx) })
 	d.serving.Go(func() { d.digests.Run(d.ctx, d.inbound.SendDigest) })
 	d.serving.Go(func() { d.failed("control socket", d.control.Serve(controlSocket)) })
 	if d.door != nil {
