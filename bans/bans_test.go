@@ -216,6 +216,7 @@ func TestBansSurviveARestart(t *testing.T) {
 		d.sick = nil
 		stop()
 		<-ended
+		d.Close()
 		d.restart()
 		d.want("198.51.100.1", "else@x.test", "until 12:02:00")
 		d.want("198.51.100.2", "else@x.test", "in")

@@ -57,9 +57,8 @@ func take[K comparable, V any](s *shelf[K, V], stale func(*V) bool) []saved[K, V
 	return list
 }
 
-// Run saves what is new until ctx ends, and then a last time.
+// Run saves what is new until ctx ends.
 func (b *Book) Run(ctx context.Context) {
-	defer b.save()
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
 	for {
@@ -71,6 +70,9 @@ func (b *Book) Run(ctx context.Context) {
 		}
 	}
 }
+
+// Close saves what is new. It is called after Run has ended.
+func (b *Book) Close() { b.save() }
 
 // save is not called by two at once.
 func (b *Book) save() {

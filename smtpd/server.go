@@ -18,6 +18,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -108,7 +109,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	gates     map[*gate]struct{}
-	listeners []net.Listener
+	listeners []*listener
 	draining  bool
 }
 
@@ -172,6 +173,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Connections is the number of open connections.
 func (s *Server) Connections() int { return len(s.open()) }
 
+// Accepting reports whether every loop that takes connections has come back for the next one, or left
+// for one no longer than within ago. One that does not come back hangs.
+func (s *Server) Accepting(within time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	return !slices.ContainsFunc(s.listeners, func(l *listener) bool {
+		left := l.left.Load()
+		return left != nil && now.Sub(*left) > within
+	})
+}
+
 // open lists the open connections. They are dealt with outside the lock, which closing one takes.
 func (s *Server) open() []*gate {
 	s.mu.Lock()
@@ -184,6 +197,7 @@ type listener struct {
 	net.Listener
 	srv   *Server
 	close func() error
+	left  atomic.Pointer[time.Time] // when the loop has left with a connection; nil while it waits for one
 }
 
 // Close closes the listener, once: Shutdown does, and the library does.
@@ -191,7 +205,10 @@ func (l *listener) Close() error { return l.close() }
 
 func (l *listener) Accept() (net.Conn, error) {
 	for {
+		l.left.Store(nil)
 		c, err := l.Listener.Accept()
+		now := time.Now()
+		l.left.Store(&now)
 		if err != nil {
 			return nil, err
 		}

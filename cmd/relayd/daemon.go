@@ -234,7 +234,8 @@ func (d *daemon) run(controlSocket net.Listener) {
 	}
 	go d.reloadOnHangup()
 	go d.end()
-	sd.SdNotify(false, sd.SdNotifyReady)
+	go d.watchdog()
+	d.notify(sd.SdNotifyReady, "STATUS="+d.summary())
 	d.log.Info("relayd is up", "version", version(), "hostname", d.conf.Hostname, "domains", len(d.domains.Current().All()))
 }
 
@@ -254,7 +255,9 @@ func (d *daemon) reloadOnHangup() {
 		case <-d.ctx.Done():
 			return
 		case <-hangup:
+			d.notify(sd.SdNotifyReloading, sd.SdNotifyMonotonicUsec())
 			d.Reload()
+			d.notify(sd.SdNotifyReady, "STATUS="+d.summary())
 		}
 	}
 }
@@ -263,7 +266,7 @@ func (d *daemon) reloadOnHangup() {
 func (d *daemon) end() {
 	defer close(d.done)
 	<-d.ctx.Done()
-	sd.SdNotify(false, sd.SdNotifyStopping)
+	d.notify(sd.SdNotifyStopping, "STATUS=Shutting down: messages that are being sent may end within "+sessionGrace.String())
 	d.log.Info("shutting down")
 	ctx, cancel := context.WithTimeout(context.Background(), sessionGrace)
 	defer cancel()
@@ -278,6 +281,7 @@ func (d *daemon) end() {
 	d.serving.Wait()
 	d.outbound.close(d)
 	d.digests.Close()
+	d.bans.Close()
 	if err := d.store.Close(); err != nil {
 		d.log.Error("closing the queue", "error", err.Error())
 	}
