@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 
 	"relayd/dns"
 	"relayd/reply"
+	"relayd/tasks"
 )
 
 // found is a host with its addresses, or with why it has none.
@@ -35,11 +35,11 @@ func (c *Client) network() string {
 // resolve looks up the addresses of hosts, all at the same time.
 func (c *Client) resolve(ctx context.Context, hosts []host, network string) []found {
 	all := make([]found, len(hosts))
-	var wg sync.WaitGroup
+	var lookups tasks.Group
 	for i, h := range hosts {
-		wg.Go(func() { all[i] = c.addresses(ctx, h, network) })
+		lookups.Go(func() { all[i] = c.addresses(ctx, h, network) })
 	}
-	wg.Wait()
+	lookups.Wait()
 	return all
 }
 

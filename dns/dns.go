@@ -29,6 +29,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"relayd/tasks"
 )
 
 const (
@@ -209,8 +211,13 @@ func (r *Resolver) bothFamilies(ctx context.Context, host string) (Answer[netip.
 	defer cancel(nil)
 	late := func() { cancel(context.DeadlineExceeded) }
 	v4, v6 := make(chan result, 1), make(chan result, 1)
-	go func() { v4 <- r.lookup(ctx, host, dns.TypeA) }()
-	go func() { v6 <- r.lookup(ctx, host, dns.TypeAAAA) }()
+	var lookups tasks.Group
+	for answer, typ := range map[chan result]uint16{v4: dns.TypeA, v6: dns.TypeAAAA} {
+		lookups.Go(func() {
+			defer close(answer) // also where it panics: Wait tells of that
+			answer <- r.lookup(ctx, host, typ)
+		})
+	}
 
 	var res4, res6 result
 	for v4 != nil || v6 != nil { // both are waited for: a lookup ends soon after its context
@@ -225,6 +232,7 @@ func (r *Resolver) bothFamilies(ctx context.Context, host string) (Answer[netip.
 			defer time.AfterFunc(r.timeout, late).Stop()
 		}
 	}
+	lookups.Wait()
 	if res4.err != nil && res6.err != nil {
 		return Answer[netip.Addr]{}, worse(res4.err, res6.err)
 	}

@@ -21,13 +21,13 @@ import (
 	"context"
 	"io"
 	"net/netip"
-	"sync"
 	"time"
 
 	"relayd/address"
 	"relayd/dkim"
 	"relayd/dns"
 	"relayd/message"
+	"relayd/tasks"
 )
 
 // How long DNS is asked about one message. Whatever has no answer by then has no answer for now.
@@ -84,10 +84,10 @@ func (c *Checker) Check(ctx context.Context, m Message) (*Verdict, error) {
 	walker := newWalker(c.resolver)
 	from, fromErr := m.Header.From()
 
-	var tasks sync.WaitGroup
-	tasks.Go(func() { v.SPF, v.HeloSPF = c.checkSPF(asking, m) })
-	tasks.Go(func() { v.IPRev = checkIPRev(asking, w.Resolver, v.client) }) // no answer of it is waited for
-	tasks.Go(func() {
+	var checks tasks.Group
+	checks.Go(func() { v.SPF, v.HeloSPF = c.checkSPF(asking, m) })
+	checks.Go(func() { v.IPRev = checkIPRev(asking, w.Resolver, v.client) }) // no answer of it is waited for
+	checks.Go(func() {
 		if fromErr == nil {
 			v.DMARC.discover(asking, walker, from)
 		}
@@ -98,10 +98,10 @@ func (c *Checker) Check(ctx context.Context, m Message) (*Verdict, error) {
 	})
 	if err != nil {
 		cancel()
-		tasks.Wait()
+		checks.Wait()
 		return nil, err
 	}
-	tasks.Wait()
+	checks.Wait()
 	v.DKIM = signatures
 	v.From, v.DMARC.Err = from, cmp.Or(fromErr, v.DMARC.Err)
 	comparing, cancelComparing := context.WithTimeout(ctx, orgTime)

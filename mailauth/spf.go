@@ -6,12 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 
 	"blitiri.com.ar/go/spf"
 
 	"relayd/address"
 	"relayd/dns"
+	"relayd/tasks"
 )
 
 // A Result is how a check came out, in the words of RFC 8601 section 2.7.
@@ -43,12 +43,12 @@ func (c *Checker) checkSPF(ctx context.Context, m Message) (from, helo SPF) {
 		name = ""
 	}
 	r := spfResolver{c.resolver, m.IP.Unmap().WithZone("")}
-	var tasks sync.WaitGroup
-	tasks.Go(func() { helo = r.check(ctx, name, address.Address{Local: "postmaster", Domain: name}) })
+	var checks tasks.Group
+	checks.Go(func() { helo = r.check(ctx, name, address.Address{Local: "postmaster", Domain: name}) })
 	if !m.Sender.IsNull() {
 		from = r.check(ctx, name, m.Sender)
 	}
-	tasks.Wait()
+	checks.Wait()
 	if m.Sender.IsNull() {
 		from = helo
 	}

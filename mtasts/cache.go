@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -17,6 +18,8 @@ const (
 	firstRetry = 5 * time.Minute
 	lastRetry  = time.Hour
 )
+
+var errPanicked = errors.New("something went wrong here")
 
 var errClosed = errors.New("the cache is closed")
 
@@ -102,6 +105,12 @@ func (c *Cache) start(domain, id string) *flight {
 	c.flights[domain] = f
 	c.running.Go(func() {
 		defer c.end(domain, f)
+		defer func() { // a policy that brings us down is none, for this time
+			if p := recover(); p != nil {
+				c.opt.Log.Error("panic while fetching an MTA-STS policy", "domain", domain, "panic", p, "stack", string(debug.Stack()))
+				f.err = &Error{domain, FetchError, errPanicked}
+			}
+		}()
 		policy, err := c.fetchInTurn(domain)
 		f.policy, f.err = policy, err
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 
 // attempt makes one attempt and records what it came to.
 func (q *Queue) attempt(ctx context.Context, w *Work) {
-	defer q.contain(w.Envelope.ID)
+	defer q.containWork(w)
 	try := q.begin(w)
 	if try == nil {
 		return
@@ -73,8 +73,73 @@ func (q *Queue) begin(w *Work) *Work {
 // tryDeliver returns one outcome for each of w.Indexes, whatever the deliverer does.
 func (q *Queue) tryDeliver(ctx context.Context, w *Work) (outcomes []Outcome) {
 	defer func() { outcomes = complete(w, outcomes) }()
-	defer q.contain(w.Envelope.ID)
+	defer func() {
+		if p := recover(); p != nil {
+			q.logPanic(w.Envelope.ID, p)
+			outcomes = nil
+			for range w.Indexes {
+				outcomes = append(outcomes, Outcome{State: Waiting, Reply: reply.Internal(nil), Class: panicked})
+			}
+		}
+	}()
 	return q.deliver.Deliver(ctx, w)
+}
+
+// panicked is the Class of what a panic came to. Once may be chance; who brings us to it a second time
+// in a row is held until the admin has seen to it, for it would do so at every attempt. A bounce would
+// blame somebody else for it.
+const (
+	panicked  = "panic"
+	maxPanics = 2
+)
+
+// holdAfterPanics notes one more panic over a recipient, and reports whether that was one too many: then
+// it is held until somebody releases it.
+func (r *Recipient) holdAfterPanics() bool {
+	if r.Same < maxPanics {
+		return false
+	}
+	r.State, r.Next, r.Same = Held, time.Time{}, 0
+	r.LastReply += " (held: it has made relayd fail repeatedly, see its log)"
+	return true
+}
+
+// containWork is contain for one attempt, outside of the deliverer: what was not settled counts as
+// tried, and its panics are counted too. It is to be deferred.
+func (q *Queue) containWork(w *Work) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	defer q.contain(w.Envelope.ID)
+	q.logPanic(w.Envelope.ID, p)
+	defer q.locks.lock(w.Envelope.ID)()
+	e := q.store.Get(w.Envelope.ID)
+	if e == nil {
+		return
+	}
+	changes := map[int]Recipient{}
+	for _, i := range w.Indexes {
+		r := e.Recipients[i]
+		if !r.Scheduled() {
+			continue
+		}
+		r.classify(panicked)
+		r.LastReply, r.Trying = reply.Internal(nil).String(), false
+		r.holdAfterPanics()
+		changes[i] = r
+	}
+	if err := q.store.Update(w.Envelope.ID, changes, false); err != nil {
+		q.opt.Log.Error("a panic could not be recorded", "id", w.Envelope.ID, "error", err.Error())
+	}
+}
+
+// classify counts outcomes of the same class in a row.
+func (r *Recipient) classify(class string) {
+	if r.Class != class {
+		r.Class, r.Same = class, 0
+	}
+	r.Same++
 }
 
 // complete adds what is missing of the outcomes: those recipients are tried again.
@@ -182,10 +247,7 @@ func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 		r.LastReply = said
 	}
 	if o.Class != "" {
-		if r.Class != o.Class {
-			r.Class, r.Same = o.Class, 0
-		}
-		r.Same++
+		r.classify(o.Class)
 	}
 	if o.Attempts > 0 && r.Same >= o.Attempts && !asked && o.State == Waiting {
 		o.State = Failed
@@ -200,6 +262,7 @@ func (q *Queue) judge(s *settlement, i int, was *Recipient, o Outcome) {
 	case o.State == Failed:
 		s.again[i] = *r
 		r.State = Failed
+	case o.Class == panicked && r.holdAfterPanics():
 	case asked:
 	case o.State == Held && !q.expired(r):
 		r.State, r.Next = Held, s.now.Add(lastRetry)

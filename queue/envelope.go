@@ -66,7 +66,8 @@ type Status struct {
 type State string
 
 // A recipient is Waiting until it is one of the others. A Held one needs somebody to do something:
-// one that the admin holds is tried when it is released, any other every 4 hours as well.
+// one that the admin holds, or that has brought relayd to a panic twice, is tried when it is released,
+// any other every 4 hours as well.
 const (
 	Waiting   State = "waiting"
 	Held      State = "held"

@@ -152,7 +152,7 @@ func (f *flight) fly(l *leg) {
 // record notes in the queue what an attempt came to. A panic over one message stays with it.
 func (f *flight) record(l *leg) {
 	defer f.q.store.Done(l.work)
-	defer f.q.contain(l.work.Envelope.ID)
+	defer f.q.containWork(l.work)
 	f.q.settle(l.work, l.outcomes)
 }
 

@@ -67,7 +67,7 @@ type Deliverer interface {
 	Learn(ctx context.Context, r *Recipient)
 	// Deliver makes one attempt and returns one outcome for each of w.Indexes, in order. It
 	// returns soon after ctx ends. If it panics, or outcomes are missing, those recipients are
-	// tried again later.
+	// tried again later; after the second panic in a row they are held until they are released.
 	Deliver(ctx context.Context, w *Work) []Outcome
 }
 

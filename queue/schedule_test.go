@@ -101,8 +101,51 @@ func TestPanicInADSNIsContained(t *testing.T) {
 		r.start(newEnvelope(t, idA, "a@one.test"))
 		time.Sleep(hour)
 		synctest.Wait()
-		if e := r.store.Get(idA); e == nil || e.Recipients[0].State != Waiting || tries < 3 {
+		if e := r.store.Get(idA); e == nil || e.Recipients[0].State != Held || tries != 2 {
 			t.Errorf("after %d attempts: %s", tries, text(e))
+		}
+		r.stop()
+	})
+}
+
+// TestWhatMakesUsPanicTwiceIsHeld: only that, and until the admin releases it.
+func TestWhatMakesUsPanicTwiceIsHeld(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tries := map[string]int{}
+		mended := false
+		r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+			tries[w.Envelope.ID]++
+			switch {
+			case w.Envelope.ID == idA && !mended:
+				panic("at the disco")
+			case w.Envelope.ID == idB && tries[idB]%2 == 1: // now and then
+				panic("at the bar")
+			case w.Envelope.ID == idB && tries[idB] < 6:
+				return all(w, Outcome{State: Waiting, Reply: later.Reply, Class: "busy"})
+			}
+			return all(w, taken)
+		})
+		r.start(newEnvelope(t, idA, "a@one.test"))
+		r.add(newEnvelope(t, idB, "b@two.test"))
+		time.Sleep(20 * 24 * hour)
+		synctest.Wait()
+		e := r.store.Get(idA)
+		if e == nil || tries[idA] != 2 || e.Recipients[0].State != Held || !e.Recipients[0].Next.IsZero() || !strings.Contains(e.Recipients[0].LastReply, "held: it has made relayd fail") {
+			t.Fatalf("after %d attempts: %s", tries[idA], text(e))
+		}
+		if !strings.Contains(r.log.String(), "id="+idA+" panic=\"at the disco\" stack=") {
+			t.Error("the log does not tell of it")
+		}
+		if r.store.Get(idB) != nil || tries[idB] != 6 {
+			t.Errorf("the other: after %d attempts", tries[idB])
+		}
+		mended = true
+		if err := r.Release(idA); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !r.empty() {
+			t.Errorf("when it was released: %s", text(r.store.Get(idA)))
 		}
 		r.stop()
 	})

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
 
 	"relayd/reply"
 )
@@ -33,7 +34,8 @@ func (s *session) Auth(mechanism string) (sasl.Server, error) {
 
 // login checks a password. An authorization identity other than the user's own is refused: here
 // nobody logs in for somebody else (RFC 4616 section 2).
-func (s *session) login(identity, user, password string) error {
+func (s *session) login(identity, user, password string) (err error) {
+	defer s.contain(nil, &err)
 	if identity != "" && identity != user {
 		return reply.New(535, "5.7.8", "Leave the authorization identity empty")
 	}
@@ -62,6 +64,9 @@ func (a answering) Next(response []byte) ([]byte, bool, error) {
 	}
 	if r, ok := errors.AsType[*reply.Reply](err); ok {
 		return nil, false, toSMTP(r)
+	}
+	if e, ok := errors.AsType[*smtp.SMTPError](err); ok { // after a panic
+		return nil, false, e
 	}
 	return nil, false, toSMTP(reply.New(501, "5.5.2", "Malformed AUTH response"))
 }

@@ -121,8 +121,8 @@ func (g *gate) abort() { g.raw.Close() }
 func (g *gate) Read(p []byte) (n int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			g.srv.log.Error("panic while reading from a client", "client", g.raw.RemoteAddr().String(), "panic", r, "stack", string(debug.Stack()))
-			g.say(reply.New(421, "4.3.0", "Something went wrong here, please try again later"))
+			g.logPanic(r)
+			g.say(errPanicked)
 			g.fail(errClosed)
 			n, err = 0, g.err
 		}
@@ -139,6 +139,10 @@ func (g *gate) Read(p []byte) (n int, err error) {
 	n = copy(p, g.ahead)
 	g.ahead = g.ahead[n:]
 	return n, nil
+}
+
+func (g *gate) logPanic(p any) {
+	g.srv.log.Error("panic while talking to a client", "client", g.raw.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
 }
 
 // errClosed tells go-smtp to end the connection without a word of its own.
@@ -295,7 +299,13 @@ func (g *gate) flush() error {
 
 // Close sends what is left, says goodbye and, after an error reply, gives the client time to
 // read it: closing with unread input would make the kernel send a reset that overtakes it.
-func (g *gate) Close() error {
+func (g *gate) Close() (err error) {
+	defer func() { // nobody above recovers, and the place is to be given back
+		if p := recover(); p != nil {
+			g.logPanic(p)
+			err = g.raw.Close()
+		}
+	}()
 	g.settle()
 	g.fail(errClosed)
 	g.flush()

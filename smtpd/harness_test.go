@@ -38,6 +38,9 @@ type taken struct {
 }
 
 func (f *fakeRelay) Login(_ context.Context, _ *relay.Client, user, password string) (address.Address, error) {
+	if password == "panic" {
+		panic("login")
+	}
 	if password == "banned" {
 		return address.Address{}, reply.New(421, "4.7.0", "Too many wrong passwords from there")
 	}
@@ -47,7 +50,12 @@ func (f *fakeRelay) Login(_ context.Context, _ *relay.Client, user, password str
 	return address.Parse(user)
 }
 
-func (f *fakeRelay) Mail(context.Context, *relay.Transaction) error { return f.mailErr }
+func (f *fakeRelay) Mail(_ context.Context, tx *relay.Transaction) error {
+	if tx.Sender.Local == "panic" {
+		panic("mail")
+	}
+	return f.mailErr
+}
 
 func (f *fakeRelay) Recipient(_ context.Context, tx *relay.Transaction, r relay.Recipient) error {
 	if r.Address.Local == "panic" {
@@ -80,6 +88,9 @@ func (f *fakeRelay) Accept(_ context.Context, tx *relay.Transaction, m *message.
 	body, err := io.ReadAll(m.Reader())
 	if err != nil {
 		return nil, err
+	}
+	if strings.Contains(string(body), "panic") {
+		panic("accept")
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

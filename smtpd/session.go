@@ -3,6 +3,7 @@ package smtpd
 import (
 	"errors"
 	"io"
+	"runtime/debug"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -37,6 +38,23 @@ func (s *session) client() *relay.Client {
 	}
 }
 
+// contain is to be deferred by whatever the library calls: a panic ends this session and nothing else.
+// It is logged here because the library has no ID for it.
+func (s *session) contain(tx *relay.Transaction, err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	attrs := []any{"client", s.gate.RemoteAddr().String()}
+	if tx != nil {
+		attrs = tx.LogAttrs()
+	}
+	s.srv.log.Error("panic in a session", append(attrs, "panic", p, "stack", string(debug.Stack()))...)
+	*err = toSMTP(errPanicked)
+}
+
+var errPanicked = reply.New(421, "4.3.0", "Something went wrong here, please try again later")
+
 // Reset forgets the transaction (RSET, EHLO, the end of DATA).
 func (s *session) Reset() { s.tx = nil }
 
@@ -44,8 +62,9 @@ func (s *session) Reset() { s.tx = nil }
 func (s *session) Logout() error { return nil }
 
 // Mail opens a transaction.
-func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	tx := relay.NewTransaction(s.client())
+	defer s.contain(tx, &err)
 	tx.Size, tx.UTF8, tx.RequireTLS = opts.Size, opts.UTF8, opts.RequireTLS
 	tx.Return, tx.EnvelopeID = string(opts.Return), opts.EnvelopeID
 	if tx.RequireTLS && s.gate.tls == nil {
@@ -71,7 +90,8 @@ func badAddress(enhanced string, err error) error {
 }
 
 // Rcpt adds a recipient.
-func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
+	defer s.contain(s.tx, &err)
 	a, err := address.FromPath(to, s.tx.UTF8)
 	if err != nil {
 		return s.answer(s.tx, badAddress("5.1.3", err), "refused", to)
@@ -91,7 +111,8 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 
 // Data takes the body. The error that it returns on success is go-smtp's way to set the text of
 // a 250.
-func (s *session) Data(r io.Reader) error {
+func (s *session) Data(r io.Reader) (err error) {
+	defer s.contain(s.tx, &err)
 	m, err := message.Read(r, s.srv.opt.SpoolDir, s.srv.opt.Limits.MessageSize)
 	if err != nil {
 		return s.answer(s.tx, s.bodyError(err))

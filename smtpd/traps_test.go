@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -405,12 +407,55 @@ func TestLongBodyLinesPass(t *testing.T) {
 }
 
 func TestPanicInASessionIsContained(t *testing.T) {
-	s := serve(t, nil)
-	d := s.hello(t)
-	d.do("MAIL FROM:<a@client.test>", "250")
-	d.do("RCPT TO:<panic@example.test>", "421")
-	d.closed()
-	s.hello(t).do("NOOP", "250")
+	for name, lines := range map[string][]string{
+		"mail":      {"MAIL FROM:<panic@client.test>"},
+		"recipient": {"MAIL FROM:<a@client.test>", "RCPT TO:<panic@example.test>"},
+		"accept":    {"MAIL FROM:<a@client.test>", "RCPT TO:<a@example.test>", "DATA", "panic\r\n."},
+		"login":     {"AUTH PLAIN AGFwcEBleGFtcGxlLnRlc3QAcGFuaWM="},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log syncedBuffer
+			s := serve(t, func(o *Options) {
+				o.Submission, o.Log = name == "login", slog.New(slog.NewTextHandler(&log, nil))
+			})
+			d := s.hello(t)
+			if name == "login" {
+				d.startTLS()
+				d.do("EHLO client.test", "250")
+			}
+			for _, line := range lines[:len(lines)-1] {
+				d.do(line, map[bool]string{true: "354", false: "250"}[line == "DATA"])
+			}
+			d.do(lines[len(lines)-1], "421 4.3.0 Something went wrong here")
+			d.closed()
+			s.hello(t).do("NOOP", "250")
+			want := `msg="panic in a session" id=`
+			if name == "login" {
+				want = `msg="panic in a session" client=`
+			}
+			if got := log.String(); !strings.Contains(got, want) || !strings.Contains(got, "panic="+name+" ") || !strings.Contains(got, "stack=") {
+				t.Errorf("the log says\n%s", got)
+			}
+		})
+	}
+}
+
+// A syncedBuffer is a log.
+type syncedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *syncedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 func TestShutdownBeforeServe(t *testing.T) {

@@ -235,7 +235,7 @@ func (d *daemon) run(controlSocket net.Listener) {
 	go d.reloadOnHangup()
 	go d.end()
 	go d.watchdog()
-	d.notify(sd.SdNotifyReady, "STATUS="+d.summary())
+	d.tell(sd.SdNotifyReady, "STATUS="+d.summary())
 	d.log.Info("relayd is up", "version", version(), "hostname", d.conf.Hostname, "domains", len(d.domains.Current().All()))
 }
 
@@ -255,9 +255,9 @@ func (d *daemon) reloadOnHangup() {
 		case <-d.ctx.Done():
 			return
 		case <-hangup:
-			d.notify(sd.SdNotifyReloading, sd.SdNotifyMonotonicUsec())
+			d.tell(sd.SdNotifyReloading, sd.SdNotifyMonotonicUsec())
 			d.Reload()
-			d.notify(sd.SdNotifyReady, "STATUS="+d.summary())
+			d.tell(sd.SdNotifyReady, "STATUS="+d.summary())
 		}
 	}
 }
@@ -266,7 +266,7 @@ func (d *daemon) reloadOnHangup() {
 func (d *daemon) end() {
 	defer close(d.done)
 	<-d.ctx.Done()
-	d.notify(sd.SdNotifyStopping, "STATUS=Shutting down: messages that are being sent may end within "+sessionGrace.String())
+	d.tell(sd.SdNotifyStopping, "STATUS=Shutting down: messages that are being sent may end within "+sessionGrace.String())
 	d.log.Info("shutting down")
 	ctx, cancel := context.WithTimeout(context.Background(), sessionGrace)
 	defer cancel()

@@ -8,8 +8,8 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// notify tells systemd (sd_notify(3)), where it has started relayd and wants to know.
-func (d *daemon) notify(states ...string) {
+// tell tells systemd (sd_notify(3)), where it has started relayd and wants to know.
+func (d *daemon) tell(states ...string) {
 	if _, err := sd.SdNotify(false, strings.Join(states, "\n")); err != nil {
 		d.log.Warn("systemd cannot be told", "error", err.Error())
 	}
@@ -49,13 +49,13 @@ func (d *daemon) watchdog() {
 		case <-d.done:
 			return
 		case <-alive:
-			if d.answers() {
-				d.notify(sd.SdNotifyWatchdog)
+			if d.isAlive() {
+				d.tell(sd.SdNotifyWatchdog)
 			}
 		case <-status.C:
 			if now := d.summary(); now != told && d.ctx.Err() == nil {
 				told = now
-				d.notify("STATUS=" + now)
+				d.tell("STATUS=" + now)
 			}
 		}
 	}
@@ -64,9 +64,9 @@ func (d *daemon) watchdog() {
 // acceptWithin is how long taking in one connection may last, which is microseconds, where nothing hangs.
 const acceptWithin = 20 * time.Second
 
-// answers reports whether the main parts do: the store and the scheduler by giving their locks at all,
+// isAlive reports whether the main parts do: the store and the scheduler by giving their locks at all,
 // the servers by coming back for the next connection.
-func (d *daemon) answers() bool {
+func (d *daemon) isAlive() bool {
 	d.store.Stats()
 	d.queue.Groups()
 	for _, s := range d.servers {
