@@ -45,6 +45,10 @@ type Domain struct {
 	// addresses, or "*@domain" for all of a domain. Both are in lower case, as address.Key makes them.
 	SendAs map[string][]string
 
+	// MessagesPerHour is how many messages users may send in an hour, by local part in lower case; 0 is no
+	// limit. For others limits.user_messages_per_hour of relayd.toml is.
+	MessagesPerHour map[string]int
+
 	SuffixSeparators string // each character of it starts a suffix; "": there are none
 	DropCharacters   string // characters that do not count in a local part
 	SRSDomain        string // "": what relayd.toml says
@@ -61,6 +65,7 @@ func DefaultDomain() *Domain {
 	return &Domain{
 		SenderPolicy:     SenderSameTarget,
 		SendAs:           map[string][]string{},
+		MessagesPerHour:  map[string]int{},
 		SuffixSeparators: "+",
 		DropCharacters:   ".",
 		Mailbox:          true,
@@ -76,6 +81,7 @@ func (d *Domain) settings() []setting {
 	return []setting{
 		{"sender_policy", &d.SenderPolicy, oneOf(&d.SenderPolicy, SenderSameTarget, SenderOwn, SenderDomain)},
 		{"send_as", &d.SendAs, d.checkSendAs},
+		{"messages_per_hour", &d.MessagesPerHour, d.checkMessagesPerHour},
 		{"suffix_separators", &d.SuffixSeparators, punctuation(&d.SuffixSeparators)},
 		{"drop_characters", &d.DropCharacters, punctuation(&d.DropCharacters)},
 		{"srs_domain", &d.SRSDomain, optionalDomain(&d.SRSDomain)},
@@ -125,6 +131,24 @@ func (d *Domain) checkSendAs(bad complaints) {
 		}
 	}
 	d.SendAs = granted
+}
+
+func (d *Domain) checkMessagesPerHour(bad complaints) {
+	limits := make(map[string]int, len(d.MessagesPerHour))
+	for _, name := range slices.Sorted(maps.Keys(d.MessagesPerHour)) {
+		bad, user := bad.under(name), strings.ToLower(name)
+		if strings.Contains(name, "@") {
+			bad.add("write only what stands before the @ of the user")
+		} else if err := address.CheckLocal(user); err != nil {
+			bad.add("is not a user: %v", err)
+		} else if _, twice := limits[user]; twice {
+			bad.add("stands twice: upper and lower case are the same user")
+		}
+		limits[user] = d.MessagesPerHour[name]
+		n := limits[user]
+		between(&n, 0, 1_000_000)(bad)
+	}
+	d.MessagesPerHour = limits
 }
 
 // punctuation checks the characters that have a meaning inside a local part. A letter or a digit

@@ -17,6 +17,7 @@ func TestDomain(t *testing.T) {
 		on_dmarc_refusal = "reject"
 		own_from = "allow"
 		digest = false
+		messages_per_hour = { App = 5000, free = 0 }
 		[send_as]
 		App = ["News@x.org", "*@Example.NET"]
 		"first.last" = []
@@ -27,6 +28,7 @@ func TestDomain(t *testing.T) {
 			"app":        {"news@x.org", "*@example.net"},
 			"first.last": {},
 		},
+		MessagesPerHour:  map[string]int{"app": 5000, "free": 0},
 		SuffixSeparators: "+-",
 		SRSDomain:        "srs.example.org",
 		DMARC:            "mark",
@@ -64,6 +66,11 @@ func TestBadDomain(t *testing.T) {
 		{"[send_as]\napp = []\nAPP = []", "f:2: send_as.app: stands twice: upper and lower case are the same user"},
 		{"[send_as]\napp = [\"news\", \"a@b.example\", \"*\"]", "f:2: send_as.app: \"news\" has no @: an address is name@domain; \"*@domain\" stands for all of a domain\n" +
 			"f:2: send_as.app: \"*\" has no @: an address is name@domain; \"*@domain\" stands for all of a domain"},
+		{"messages_per_hour = 5", "f:1: messages_per_hour: must be a table, not a number"},
+		{"[messages_per_hour]\napp = \"5\"", "f:2: messages_per_hour.app: must be a whole number without quotes, not text"},
+		{"[messages_per_hour]\napp = -1", "f:2: messages_per_hour.app: must be between 0 and 1000000, not -1"},
+		{"[messages_per_hour]\n\"app@x.org\" = 1", `f:2: messages_per_hour."app@x.org": write only what stands before the @ of the user`},
+		{"[messages_per_hour]\napp = 1\nAPP = 2", "f:2: messages_per_hour.app: stands twice: upper and lower case are the same user"},
 		{"# caf\xe9", "f:1: the file is not UTF-8 from here on: save it as UTF-8"},
 		{strings.Repeat(" ", MaxFile+1), "f: the file is larger than 1MB"},
 	} {

@@ -182,6 +182,8 @@ func assign(dest, value any, bad complaints) bool {
 		return assignTable(p, value, bad)
 	case *map[string][]string:
 		return assignTable(p, value, bad)
+	case *map[string]int:
+		return assignTable(p, value, bad)
 	case *Trust:
 		return assignTrust(p, value, bad)
 	case *map[string]Way:
@@ -259,7 +261,7 @@ func assignList(p *[]string, value any, bad complaints) bool {
 }
 
 // assignTable fills a table with keys of any name.
-func assignTable[T string | []string](p *map[string]T, value any, bad complaints) bool {
+func assignTable[T string | []string | int](p *map[string]T, value any, bad complaints) bool {
 	table, ok := value.(map[string]any)
 	if !ok {
 		bad.add("must be a table, not %s", kind(value))

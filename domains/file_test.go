@@ -325,9 +325,10 @@ func TestSettingsThatNameNobody(t *testing.T) {
 	h.write("a.example/users", "ann:"+userHash+"\n")
 	h.write("a.example/domain.toml", "srs_domain = \"srs.example\"\n[send_as]\nann = [\"news@x.example\"]\nbob = [\"news@x.example\"]\n")
 	h.write("b.example/dkim/s1.pem", pem1())
-	h.write("b.example/domain.toml", "srs_domain = \"a.example\"\nsend_as = { eve = [\"x@y.example\"] }\n")
+	h.write("b.example/domain.toml", "srs_domain = \"a.example\"\nsend_as = { eve = [\"x@y.example\"] }\nmessages_per_hour = { Eve = 5 }\n")
 	h.wantProblems(h.open().Warnings(),
 		"a.example/domain.toml:1: srs_domain: srs.example is not hosted here, so that mail which leaves in its name is not signed: make it with `relay-util domain-add srs.example`",
 		"a.example/domain.toml:4: send_as: there is no user bob: add one with `relay-util user-add bob@a.example`, or correct the name",
-		"b.example/domain.toml:2: send_as: there is no user eve")
+		"b.example/domain.toml:2: send_as: there is no user eve",
+		"b.example/domain.toml:3: messages_per_hour: there is no user eve")
 }

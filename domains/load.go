@@ -101,6 +101,12 @@ func (l *loader) checkSettings(set *Set, folders map[string]string, next map[str
 					"send_as: there is no user %s: add one with `relay-util user-add %[1]s@%s`, or correct the name", user, d.Name))
 			}
 		}
+		for _, user := range slices.Sorted(maps.Keys(d.Settings.MessagesPerHour)) {
+			if _, ok := d.Users.Lookup(user); !ok {
+				l.warnings = append(l.warnings, problem.At(file, config.Line(text, "messages_per_hour", user),
+					"messages_per_hour: there is no user %s: add one with `relay-util user-add %[1]s@%s`, or correct the name", user, d.Name))
+			}
+		}
 		if srs := d.Settings.SRSDomain; srs != "" && set.Get(srs) == nil {
 			l.warnings = append(l.warnings, problem.At(file, config.Line(text, "srs_domain"), NotHosted, srs))
 		}

@@ -59,7 +59,12 @@ type Message struct {
 // dir until Close. An error of r is returned as it is, one of the disk as a *StorageError. On
 // any error nothing is left behind; the rest of r is left unread.
 func Read(r io.Reader, dir string, limit int64) (*Message, error) {
-	m := &Message{spool: spool{dir: dir}}
+	return (*Memory)(nil).Read(r, dir, limit)
+}
+
+// Read is Read for a message that shares the memory with others until Close.
+func (memory *Memory) Read(r io.Reader, dir string, limit int64) (*Message, error) {
+	m := &Message{spool: spool{dir: dir, shared: memory}}
 	if err := m.fill(r, limit); err != nil {
 		m.Close()
 		return nil, err

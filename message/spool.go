@@ -14,13 +14,15 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 // file has no name once it is open, so that a crash leaves nothing to clean up.
 type spool struct {
 	dir    string
+	shared *Memory
 	memory []byte // all bytes, or once there is a file those that came before it
 	file   *os.File
 	size   int64
+	held   bool // memory is to be given back
 }
 
 func (s *spool) write(b []byte) error {
-	if s.file == nil && len(s.memory)+len(b) > MemoryLimit {
+	if s.file == nil && (len(s.memory)+len(b) > MemoryLimit || !s.shared.take(len(b))) {
 		if err := s.spill(); err != nil {
 			return err
 		}
@@ -30,7 +32,7 @@ func (s *spool) write(b []byte) error {
 			return err
 		}
 	} else {
-		s.memory = append(s.memory, b...)
+		s.memory, s.held = append(s.memory, b...), true
 	}
 	s.size += int64(len(b))
 	return nil
@@ -58,6 +60,10 @@ func (s *spool) from(start int64) io.Reader {
 }
 
 func (s *spool) close() error {
+	if s.held {
+		s.shared.give(len(s.memory))
+		s.held = false
+	}
 	if s.file == nil {
 		return nil
 	}

@@ -20,6 +20,7 @@ type limits struct {
 	sent    map[address.Address]int
 	guesses map[netip.Prefix]map[string]bool
 	forgers map[netip.Prefix]int // forged SRS addresses
+	unknown map[netip.Prefix]int // addresses that there are not
 }
 
 // maxSources bounds the memory of one hour: past it the counting begins anew.
@@ -34,11 +35,11 @@ func newLimits(now func() time.Time) *limits { return &limits{now: now} }
 // turn begins a new hour when the old one is over. The caller holds mu.
 func (l *limits) turn() {
 	now := l.now()
-	if age := now.Sub(l.began); age >= 0 && age < time.Hour && len(l.guesses)+len(l.forgers) < maxSources {
+	if age := now.Sub(l.began); age >= 0 && age < time.Hour && len(l.guesses)+len(l.forgers)+len(l.unknown) < maxSources {
 		return
 	}
 	l.began, l.sent = now, map[address.Address]int{}
-	l.guesses, l.forgers = map[netip.Prefix]map[string]bool{}, map[netip.Prefix]int{}
+	l.guesses, l.forgers, l.unknown = map[netip.Prefix]map[string]bool{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
 }
 
 // maySend counts a message of user, and is false when it is one too many. 0 is no limit.
@@ -92,6 +93,27 @@ func (l *limits) forged(ip netip.Addr) {
 	defer l.mu.Unlock()
 	l.turn()
 	l.forgers[source(ip)]++
+}
+
+// maxUnknown is how many addresses that there are not one source may try in an hour. Who sends mail
+// to old lists does so as well, so what it meets then passes.
+const maxUnknown = 500
+
+// mayAsk is false for a source that has tried too many addresses that there are not. True ones are
+// then refused as well, for now: else the answers would go on telling the two apart.
+func (l *limits) mayAsk(ip netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn()
+	return l.unknown[source(ip)] < maxUnknown
+}
+
+// missed notes that a source has tried an address that there is not.
+func (l *limits) missed(ip netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn()
+	l.unknown[source(ip)]++
 }
 
 // source is what is counted as one. The zero Prefix serves for no address.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"syscall"
 	"time"
 	"unicode"
@@ -79,6 +80,9 @@ func (in *Inbound) Mail(_ context.Context, tx *Transaction) error {
 
 // Recipient judges a forward-path and notes where it leads.
 func (in *Inbound) Recipient(ctx context.Context, tx *Transaction, r Recipient) error {
+	if !tx.Client.Submission && !in.limits.mayAsk(tx.Client.IP) {
+		return reply.New(450, "4.7.1", "You have tried too many addresses within the hour that are not here, please try <%s> later", r.Address)
+	}
 	reversing := srs.IsSRS(r.Address.Local) && RewritesWith(in.Config, tx.world, r.Address.Domain)
 	if reversing && !in.limits.mayReverse(tx.Client.IP) {
 		return reply.New(450, "4.2.1", "You have tried too many forged addresses of this server within the hour, please try <%s> later", r.Address)
@@ -88,6 +92,9 @@ func (in *Inbound) Recipient(ctx context.Context, tx *Transaction, r Recipient) 
 		in.limits.forged(tx.Client.IP)
 	}
 	if err != nil {
+		if !tx.Client.Submission && reply.From(err).Enhanced == "5.1.1" {
+			in.limits.missed(tx.Client.IP)
+		}
 		return err
 	}
 	if where.remote && !tx.Client.Submission {
@@ -119,8 +126,8 @@ func (in *Inbound) Accept(ctx context.Context, tx *Transaction, m *message.Messa
 	if err != nil {
 		return nil, err
 	}
-	if tx.Client.Submission && !in.limits.maySend(tx.Client.User, in.Config.Limits.UserMessagesPerHour) {
-		return nil, reply.New(450, "4.7.1", "<%s> has sent the %d messages that are allowed within an hour, please try again later", tx.Client.User, in.Config.Limits.UserMessagesPerHour)
+	if limit := in.messagesPerHour(tx); tx.Client.Submission && !in.limits.maySend(tx.Client.User, limit) {
+		return nil, reply.New(450, "4.7.1", "<%s> has sent the %d messages that are allowed within an hour, please try again later", tx.Client.User, limit)
 	}
 	e, err := in.envelope(ctx, tx, m)
 	if err != nil {
@@ -135,6 +142,16 @@ func (in *Inbound) Accept(ctx context.Context, tx *Transaction, m *message.Messa
 		in.Accepted(max(0, in.Now().Sub(began)))
 	}
 	return reply.New(250, "2.0.0", "Ok: %s as %s", how, e.ID), nil
+}
+
+// messagesPerHour is how many messages the user may send, 0 for no limit.
+func (in *Inbound) messagesPerHour(tx *Transaction) int {
+	if d := tx.world.Get(tx.Client.User.Domain); d != nil && d.Settings != nil {
+		if n, own := d.Settings.MessagesPerHour[strings.ToLower(tx.Client.User.Local)]; own {
+			return n
+		}
+	}
+	return in.Config.Limits.UserMessagesPerHour
 }
 
 // take forwards the message or puts it into the queue, and says which.

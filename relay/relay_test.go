@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -509,6 +510,55 @@ func TestLimitsByTheHour(t *testing.T) {
 			t.Errorf("an address with an alias of its own: %v", err)
 		}
 		now = now.Add(time.Hour)
+	}
+}
+
+func TestAUserMayHaveALimitOfItsOwn(t *testing.T) {
+	files := maps.Clone(exampleTest)
+	files["domains/example.test/domain.toml"] = "messages_per_hour = { App = 3, second = 0 }\n"
+	h := build(t, "[limits]\nuser_messages_per_hour = 1\n", files)
+	for n := range 5 {
+		for user, limit := range map[string]int{"app@example.test": 3, "second@example.test": 5} {
+			_, _, err := h.deliver(h.user(user), user, []string{"a@elsewhere.test"}, "From: "+user+"\r\n\r\n")
+			if (err == nil) != (n < limit) {
+				t.Errorf("message %d of %s: %v", n+1, user, err)
+			}
+			if err != nil && !strings.Contains(err.Error(), "has sent the 3 messages") {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestASourceMayNotGuessAddressesForEver(t *testing.T) {
+	h := build(t, "", exampleTest)
+	now := noon
+	h.limits = newLimits(func() time.Time { return now })
+	try := func(ip, to string) string {
+		tx := NewTransaction(&Client{IP: netip.MustParseAddr(ip)})
+		if err := h.Mail(context.Background(), tx); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Recipient(context.Background(), tx, Recipient{Address: mailbox(t, to)}); err != nil {
+			return reply.From(err).String()[:9]
+		}
+		return ""
+	}
+	for n := range maxUnknown {
+		if got := try("192.0.2.7", fmt.Sprintf("guess%d@strict.test", n)); got != "550 5.1.1" {
+			t.Fatalf("guess %d: %q", n, got)
+		}
+	}
+	for to, want := range map[string]string{"guess@strict.test": "450 4.7.1", "only@strict.test": "450 4.7.1"} {
+		if got := try("192.0.2.7", to); got != want {
+			t.Errorf("%s: %q, want %q", to, got, want)
+		}
+	}
+	if got := try("192.0.2.8", "only@strict.test"); got != "" {
+		t.Errorf("from elsewhere: %q", got)
+	}
+	if now = now.Add(time.Hour); try("192.0.2.7", "only@strict.test") != "" {
+		t.Error("an hour later it is still refused")
 	}
 }
 

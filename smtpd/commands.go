@@ -11,7 +11,7 @@ import (
 // counts are what one connection has done so far, each against its limit.
 type counts struct {
 	errors     int // commands that were wrong in themselves
-	recipients int // RCPTs refused
+	recipients int // RCPTs refused for good
 	logins     int // AUTHs failed
 	empty      int // commands since the last message was taken
 }

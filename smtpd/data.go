@@ -179,5 +179,10 @@ func (g *gate) readDeadline() time.Time {
 	if g.mode == data {
 		return g.budget.deadline()
 	}
-	return time.Now().Add(g.srv.opt.Limits.CommandTimeout)
+	limits, now := g.srv.opt.Limits, time.Now()
+	next := now.Add(limits.CommandTimeout)
+	if end := g.mailBegan.Add(limits.Transaction); g.inMail && end.Before(next) {
+		return end
+	}
+	return next
 }

@@ -47,7 +47,8 @@ type gate struct {
 
 	greeted   bool // EHLO or HELO done since the start or STARTTLS
 	inMail    bool
-	recipient bool // at least one RCPT accepted
+	mailBegan time.Time // of the transaction
+	recipient bool      // at least one RCPT accepted
 	authed    bool
 	linger    bool // the close follows an error reply that the client must get to read
 

@@ -8,6 +8,31 @@
 // TLS) and LIMITS, and on the submission ports AUTH and DSN. DSN is not offered to strangers, for a success report to
 // a forged sender would be backscatter. CHUNKING is not offered: it saves nothing and doubles
 // the ways in which a body can end.
+//
+// Its limits; those with a key are settings of relayd.toml, and each refusal says what it is about:
+//
+//	connections, all                      1000       limits.connections          421 4.7.0
+//	of one IPv4 address or IPv6 /64        100       limits.connections_per_ip   421 4.7.0
+//	line of a command                     2048 octets                            500 5.5.6
+//	line of an AUTH dialog               12290 octets                            500 5.5.6
+//	commands since the last message       1000                                   421 4.7.0
+//	wrong commands                          10                                   421 4.7.0
+//	recipients of a transaction            100       limits.recipients           452 4.5.3
+//	unknown recipients of a session         50 (from the 11th on each waits longer, up to 5 s)  421 4.7.0
+//	unknown recipients of a source         500 an hour (see relay)               450 4.7.1
+//	other addresses at a catch-all        1000 an hour  limits.catchall_addresses  450 4.2.1
+//	wrong passwords of a session             3                                   421 4.7.0
+//	wrong passwords of a source, account     5, 10 an hour (see bans)            421 4.7.0, slowed
+//	messages of a user                    none an hour  limits.user_messages_per_hour, messages_per_hour  450 4.7.1
+//	size of a message                     50 MB      limits.message_size         552 5.3.4
+//	its header                           256 KiB, 1000 fields                    552 5.3.4
+//	messages in memory                    64 KiB each, 32 MiB all; more goes to files
+//	wait for a command                       5 min                               421 4.4.2
+//	MAIL to DATA                            30 min                               421 4.4.2
+//	wait for octets of a body                3 min                               421 4.4.2
+//	rate of a body after that             1000 octets a second on average        421 4.4.2
+//	a whole body                             2 h                                 421 4.4.2
+//	TLS handshake, taking a reply            1 min                               (closed)
 package smtpd
 
 import (
@@ -53,7 +78,8 @@ type Options struct {
 	// CanLogin reports whether passwords may be taken under the certificate that was shown for
 	// this name (SNI). Only asked with Submission.
 	CanLogin func(serverName string) bool
-	SpoolDir string // where bodies over message.MemoryLimit are kept while they arrive
+	Memory   *message.Memory // of all messages that come in; nil: no bound but message.MemoryLimit for each
+	SpoolDir string          // where bodies over message.MemoryLimit are kept while they arrive
 	Limits   Limits
 	Gatekeep *Gatekeeper // shared by the servers of one process
 	Log      *slog.Logger
@@ -64,10 +90,13 @@ type Limits struct {
 	MessageSize       int64 // bytes
 	Recipients        int   // of one transaction
 	Errors            int   // wrong commands
-	RefusedRecipients int
+	UnknownRecipients int   // and others refused for good, on the MX port; past Unhurried of them each waits longer
+	Unhurried         int
 	Logins            int // failed
 	Commands          int // since the last message
 
+	Delay          time.Duration // longest before a refusal past Unhurried
+	Transaction    time.Duration // from MAIL to DATA
 	CommandTimeout time.Duration // for the next command; RFC 5321 section 4.5.3.2.7 asks for 5 min
 	WriteTimeout   time.Duration // for a reply to be taken
 	Handshake      time.Duration // TLS
@@ -84,7 +113,10 @@ func DefaultLimits() Limits {
 		MessageSize:       50 << 20,
 		Recipients:        100,
 		Errors:            10,
-		RefusedRecipients: 100,
+		UnknownRecipients: 50,
+		Unhurried:         10,
+		Delay:             5 * time.Second,
+		Transaction:       30 * time.Minute,
 		Logins:            3,
 		Commands:          1000,
 		CommandTimeout:    5 * time.Minute,

@@ -113,7 +113,7 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
 // a 250.
 func (s *session) Data(r io.Reader) (err error) {
 	defer s.contain(s.tx, &err)
-	m, err := message.Read(r, s.srv.opt.SpoolDir, s.srv.opt.Limits.MessageSize)
+	m, err := s.srv.opt.Memory.Read(r, s.srv.opt.SpoolDir, s.srv.opt.Limits.MessageSize)
 	if err != nil {
 		return s.answer(s.tx, s.bodyError(err))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // settle puts go-smtp's reply to the last command on its way, after taking from it what the gate
@@ -30,6 +31,7 @@ func (g *gate) settle() {
 		return // the library's own word on a connection that is over
 	}
 	g.note(verb, code)
+	g.tarpit(verb, code)
 	g.out = append(g.out, g.reword(verb, code, text)...)
 	if code == 421 { // says that the connection is closed (RFC 5321 section 3.8), which the library does not do
 		g.linger = true
@@ -49,7 +51,9 @@ func (g *gate) note(verb string, code int) {
 	case "RSET":
 		g.inMail, g.recipient = false, false
 	case "MAIL":
-		g.inMail = ok
+		if g.inMail = ok; ok {
+			g.mailBegan = time.Now()
+		}
 	case "RCPT":
 		g.recipient = g.recipient || ok
 	case "AUTH":
@@ -68,6 +72,29 @@ func (g *gate) note(verb string, code int) {
 	}
 }
 
+// tarpit lets who guesses addresses wait for each refusal past the first few, longer every time. Users
+// are spared: their lists have old addresses in them.
+func (g *gate) tarpit(verb string, code int) {
+	if verb != "RCPT" || code < 500 || g.authed {
+		return
+	}
+	g.counts.recipients++
+	limits := g.srv.opt.Limits
+	over := g.counts.recipients - limits.Unhurried
+	if over <= 0 {
+		return
+	}
+	if g.flush() != nil { // what was answered before does not wait as well
+		return
+	}
+	t := time.NewTimer(limits.Delay * time.Duration(min(over, 20)) / 20)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-g.srv.ctx.Done():
+	}
+}
+
 // count holds refused commands against their limits.
 func (g *gate) count(verb string, code int) {
 	if code < 400 {
@@ -76,8 +103,7 @@ func (g *gate) count(verb string, code int) {
 	limits := g.srv.opt.Limits
 	switch verb {
 	case "RCPT":
-		g.counts.recipients++
-		g.tooMany(g.counts.recipients > limits.RefusedRecipients, "refused recipients")
+		g.tooMany(g.counts.recipients > limits.UnknownRecipients, "refused recipients")
 	case "AUTH":
 		if code == 535 {
 			g.counts.logins++

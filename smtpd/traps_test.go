@@ -52,6 +52,12 @@ func TestTimeoutInsideDataEndsTheSession(t *testing.T) {
 	})
 }
 
+func (s *testServer) pipe(t *testing.T) *peer {
+	client, server := net.Pipe()
+	s.pipes.conns <- server
+	return newPipeDialog(t, client)
+}
+
 func newPipeDialog(t *testing.T, c net.Conn) *peer {
 	d := &peer{t: t, c: c}
 	d.r = newReader(c)
@@ -332,7 +338,7 @@ func TestFloodsEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, func(o *Options) {
-				o.Limits.Commands, o.Limits.Errors, o.Limits.RefusedRecipients = 20, 5, 8
+				o.Limits.Commands, o.Limits.Errors, o.Limits.UnknownRecipients = 20, 5, 8
 			})
 			d := s.hello(t)
 			d.do("MAIL FROM:<a@client.test>", "250")
@@ -349,6 +355,51 @@ func TestFloodsEnd(t *testing.T) {
 			d.expect("421 4.7.0")
 		})
 	}
+}
+
+func TestGuessedAddressesTakeTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opt := options(t)
+		s := servePipe(t, opt)
+		d := s.pipe(t)
+		d.expect("220")
+		d.do("EHLO client.test", "250")
+		d.do("MAIL FROM:<a@client.test>", "250")
+		for n := range 50 {
+			began := time.Now()
+			d.do("RCPT TO:<x@other.test>", "550 5.1.1")
+			want := time.Duration(min(max(0, n-9), 20)) * 250 * time.Millisecond
+			if took := time.Since(began); took != want {
+				t.Errorf("refusal %d took %v, want %v", n+1, took, want)
+			}
+		}
+		d.do("RCPT TO:<b@example.test>", "250")
+		d.do("RCPT TO:<x@other.test>", "550 5.1.1")
+		d.expect("421 4.7.0 Too many refused recipients")
+		d.c.Close()
+		s.Shutdown(context.Background())
+	})
+}
+
+func TestATransactionDoesNotGoOnForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servePipe(t, options(t))
+		d := s.pipe(t)
+		d.expect("220")
+		d.do("EHLO client.test", "250")
+		began := time.Now()
+		d.do("MAIL FROM:<a@client.test>", "250")
+		for range 7 {
+			time.Sleep(4 * time.Minute)
+			d.do("NOOP", "250")
+		}
+		d.expect("421 4.4.2")
+		if took := time.Since(began); took != 30*time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		d.c.Close()
+		s.Shutdown(context.Background())
+	})
 }
 
 func TestFailedLoginsEnd(t *testing.T) {

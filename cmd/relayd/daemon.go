@@ -29,6 +29,7 @@ import (
 	"relayd/filter"
 	"relayd/follow"
 	"relayd/mailauth"
+	"relayd/message"
 	"relayd/metrics"
 	"relayd/problem"
 	"relayd/queue"
@@ -199,7 +200,7 @@ func newServers(conf *config.Config, log *slog.Logger, store *certs.Store, spool
 	limits := smtpd.DefaultLimits()
 	limits.MessageSize, limits.Recipients = int64(conf.Limits.MessageSize), conf.Limits.Recipients
 	base := smtpd.Options{
-		Hostname: conf.Hostname, TLS: store.TLSConfig(), SpoolDir: spool, Limits: limits, Log: log,
+		Hostname: conf.Hostname, TLS: store.TLSConfig(), Memory: message.NewMemory(32 << 20), SpoolDir: spool, Limits: limits, Log: log,
 		Gatekeep: smtpd.NewGatekeeper(conf.Limits.Connections, conf.Limits.ConnectionsPerIP),
 		CanLogin: func(name string) bool { return conf.TLS.AllowSelfSigned || store.Real(name) },
 	}
