@@ -15,6 +15,10 @@ func TestBad(t *testing.T) {
 		{host + "[limits\nrecipients = 1\n", `f:2: not TOML: expected '.' or ']' to end table name, but got '\n' instead`},
 		{"hostname = \"mx\n", "f:1: not TOML: strings cannot contain newlines"},
 
+		{host + "[listen]\nproxy_from = [\"10.0.0.0/8\", \"10.0.0.1/8\", \"x\", \"0.0.0.0/0\"]", "f:3: listen.proxy_from: \"10.0.0.1/8\" has bits behind its length: did you mean \"10.0.0.0/8\"?\n" +
+			"f:3: listen.proxy_from: \"x\" is not a network: write one like \"10.0.0.0/8\" or \"2001:db8::/32\", or an IP address\n" +
+			"f:3: listen.proxy_from: \"0.0.0.0/0\" is the whole world: anybody could then pass for anybody else"},
+
 		// unknown keys
 		{host + "[limits]\n\nrecipents = 5", "f:4: unknown key limits.recipents: did you mean recipients?"},
 		{host + "message_size = \"5MB\"", "f:2: unknown key message_size: message_size belongs under [limits]"},

@@ -217,6 +217,27 @@ func socketName(name string) error {
 	return nil
 }
 
+// networks stores each in normal form; one address is a network of its own.
+func networks(p *[]string) func(complaints) {
+	return func(bad complaints) {
+		for i, s := range *p {
+			n, err := netip.ParsePrefix(s)
+			if ip, failed := netip.ParseAddr(s); failed == nil {
+				n, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+			}
+			switch {
+			case err != nil || n.Addr().Zone() != "" || n.Addr().Is4In6():
+				bad.add(`%q is not a network: write one like "10.0.0.0/8" or "2001:db8::/32", or an IP address`, s)
+			case n.Bits() == 0:
+				bad.add("%q is the whole world: anybody could then pass for anybody else", s)
+			case n.Masked() != n:
+				bad.add("%q has bits behind its length: did you mean %q?", s, n.Masked())
+			}
+			(*p)[i] = n.String()
+		}
+	}
+}
+
 func dnsServers(p *[]string) func(complaints) {
 	return func(bad complaints) {
 		for i, s := range *p {

@@ -64,7 +64,10 @@ type Listen struct {
 	Submissions []string // implicit TLS, AUTH (RFC 8314)
 	HTTP        []string // ACME's HTTP-01, in the clear
 	HTTPS       []string // ACME's TLS-ALPN-01
-	Metrics     []string // /metrics for Prometheus, in the clear and for whoever asks: a private address
+	// ProxyFrom are networks of proxies that say by the PROXY protocol who the client is, as netip.Prefix
+	// writes them. It is for all but HTTP, HTTPS and Metrics.
+	ProxyFrom []string
+	Metrics   []string // /metrics for Prometheus, in the clear and for whoever asks: a private address
 }
 
 // Limits bounds what clients may ask for.
@@ -183,6 +186,7 @@ func Default() *Config {
 			HTTP:        []string{},
 			HTTPS:       []string{},
 			Metrics:     []string{},
+			ProxyFrom:   []string{},
 		},
 		Limits: Limits{
 			MessageSize:       50 * MB,

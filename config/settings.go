@@ -21,6 +21,7 @@ func (c *Config) settings() []setting {
 		{"listen.http", &c.Listen.HTTP, listenAddresses(&c.Listen.HTTP)},
 		{"listen.https", &c.Listen.HTTPS, listenAddresses(&c.Listen.HTTPS)},
 		{"listen.metrics", &c.Listen.Metrics, listenAddresses(&c.Listen.Metrics)},
+		{"listen.proxy_from", &c.Listen.ProxyFrom, networks(&c.Listen.ProxyFrom)},
 
 		{"limits.message_size", &c.Limits.MessageSize, between(&c.Limits.MessageSize, 64*KB, GB)},
 		{"limits.recipients", &c.Limits.Recipients, between(&c.Limits.Recipients, 1, 10_000)},

@@ -104,6 +104,7 @@ func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon,
 		closeAll(d.listeners)
 		return nil, errors.Join(err, d.store.Close())
 	}
+	behindProxies(d.listeners, conf.Listen.ProxyFrom, log)
 	d.control = control.NewServer(d, d.queue, log)
 	d.run(controlSocket)
 	return d, nil

@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"relayd/config"
+	"relayd/proxied"
 )
 
 // A service is one kind of port.
@@ -37,6 +40,22 @@ var (
 type listener struct {
 	net.Listener
 	service service
+}
+
+// behindProxies has the servers see the clients behind proxies of these networks.
+func behindProxies(list []listener, networks []string, log *slog.Logger) {
+	if len(networks) == 0 {
+		return
+	}
+	var from []netip.Prefix
+	for _, n := range networks {
+		from = append(from, netip.MustParsePrefix(n)) // config has checked it
+	}
+	for i, l := range list {
+		if l.service != metricsService {
+			list[i].Listener = proxied.Listen(l.Listener, from, log)
+		}
+	}
 }
 
 // listenAll opens every address, or none.
