@@ -13,6 +13,8 @@
 //     does not know, is under attack, for times that double in the same way. It is never locked: that
 //     would let anybody lock out anybody. Sources that it knows notice nothing; all others are slowed,
 //     to a try in 5 seconds of each of them, two at a time. Whether there is such an account makes no difference.
+//   - This machine's own programs share one address: 100 wrong passwords from it, not 5, lead to a ban, and
+//     they are no attack on an account. An old password in one program must not lock out the others.
 //   - A right password makes the wrong ones of the same account from the same source forgotten, and no
 //     others: who has an account here must not be able to guess at another's without an end.
 //   - Memory is bounded, and what was learned longest ago goes first: 50,000 sources, accounts and accounts
@@ -35,6 +37,7 @@ import (
 const (
 	window      = time.Hour // in which wrong passwords are added up
 	fromSource  = 5         // of them ban a source
+	fromHere    = 100       // of them ban this machine itself
 	ofAccount   = 10        // of them are an attack
 	firstBan    = time.Minute
 	longestBan  = 24 * time.Hour
@@ -85,7 +88,7 @@ func (b *Book) Admit(ctx context.Context, ip netip.Addr, account string) (known 
 	now := b.opt.Now()
 	known = b.known.get(account).has(near(ip), now)
 	until := b.sources.get(source).inForce(now)
-	attacked := !b.accounts.get(account).inForce(now).IsZero()
+	attacked := !ip.IsLoopback() && !b.accounts.get(account).inForce(now).IsZero()
 	b.mu.Unlock()
 	switch {
 	case until.IsZero() && (known || !attacked):
@@ -115,12 +118,15 @@ func (b *Book) Failed(ip netip.Addr, account string) {
 	source := Source(ip)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.opt.Now()
-	if b.sources.touch(source).fail(failure{account, now}, fromSource) {
+	now, enough := b.opt.Now(), fromSource
+	if ip.IsLoopback() {
+		enough = fromHere
+	}
+	if b.sources.touch(source).fail(failure{account, now}, enough) {
 		b.dirty = true
 		b.opt.Log.Warn("banned from logging in: too many wrong passwords", "client", ip.String(), "user", account, "until", b.sources.get(source).Until.UTC().Format(time.RFC3339))
 	}
-	if account == "" || b.known.get(account).has(near(ip), now) {
+	if account == "" || ip.IsLoopback() || b.known.get(account).has(near(ip), now) {
 		return
 	}
 	if b.accounts.touch(account).fail(failure{source.String(), now}, ofAccount) {

@@ -75,6 +75,19 @@ func (d *desk) fail(times int, ip, account string) {
 
 func (d *desk) succeed(ip, account string) { d.Succeeded(netip.MustParseAddr(ip), account) }
 
+// One program with an old password must not lock out all others of its machine.
+func TestThisMachineIsBannedLate(t *testing.T) {
+	d := open(t)
+	d.fail(fromHere-1, "127.0.0.1", "old@x.test")
+	d.fail(fromHere-1, "::1", "old@x.test")
+	for _, ip := range []string{"127.0.0.1", "::1", "192.0.2.1"} {
+		d.want(ip, "old@x.test", "in")
+		d.want(ip, "other@x.test", "in")
+	}
+	d.fail(1, "127.0.0.1", "old@x.test")
+	d.want("127.0.0.1", "other@x.test", "until 12:01:00")
+}
+
 func TestBansDouble(t *testing.T) {
 	d := open(t)
 	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1440, 1440} {

@@ -52,7 +52,7 @@ func behindProxies(list []listener, networks []string, log *slog.Logger) {
 		from = append(from, netip.MustParsePrefix(n)) // config has checked it
 	}
 	for i, l := range list {
-		if l.service != metricsService {
+		if l.service.index >= 0 {
 			list[i].Listener = proxied.Listen(l.Listener, from, log)
 		}
 	}
