@@ -19,18 +19,9 @@ import (
 	"relayd/problem"
 )
 
-// What a key is unless somebody says otherwise.
-const (
-	defaultSelector = "relay1"
-	defaultAlgo     = "rsa2048"
-)
-
 func (t *tool) dkimVerbs() []*cobra.Command {
 	return []*cobra.Command{t.dkimKeygen(), t.dkimDNS(), t.dkimVerify()}
 }
-
-// A keySpec is which key to make.
-type keySpec struct{ selector, algo string }
 
 func (t *tool) dkimKeygen() *cobra.Command {
 	c := &cobra.Command{
@@ -38,12 +29,12 @@ func (t *tool) dkimKeygen() *cobra.Command {
 		Short:   "Make a DKIM key, which signs from then on, and print the record to publish for it.",
 		Example: "relay-util dkim-keygen example.org --selector relay2",
 	}
-	var spec keySpec
-	c.Flags().StringVar(&spec.selector, "selector", defaultSelector, "the `NAME` of the key in DNS")
-	c.Flags().StringVar(&spec.algo, "algo", defaultAlgo, "rsa2048, which every receiver checks, or ed25519, best beside one")
+	var spec domains.KeySpec
+	c.Flags().StringVar(&spec.Selector, "selector", domains.DefaultSelector, "the `NAME` of the key in DNS")
+	c.Flags().StringVar(&spec.Algo, "algo", domains.DefaultAlgo, "rsa2048, which every receiver checks, or ed25519, best beside one")
 	c.PreRunE = func(*cobra.Command, []string) error {
-		if spec.algo != "rsa2048" && spec.algo != "ed25519" {
-			return fmt.Errorf("--algo is rsa2048 or ed25519, not %q", spec.algo)
+		if spec.Algo != "rsa2048" && spec.Algo != "ed25519" {
+			return fmt.Errorf("--algo is rsa2048 or ed25519, not %q", spec.Algo)
 		}
 		return nil
 	}
@@ -56,40 +47,13 @@ func (t *tool) dkimKeygen() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		key, err := makeKey(p.folders[name], name, spec)
+		key, err := domains.MakeKey(p.folders[name], name, spec)
 		if err != nil {
 			return err
 		}
 		t.nudge(p, p.file(name, "dkim"))
 		return t.printRecords([]*dkim.Key{key})
 	})
-}
-
-// makeKey puts a new key into the folder of a domain.
-func makeKey(dir, domain string, spec keySpec) (*dkim.Key, error) {
-	text, err := dkim.Generate(spec.algo)
-	if err != nil {
-		return nil, err
-	}
-	key, err := dkim.ParseKey(domain, spec.selector, text)
-	if err != nil {
-		return nil, err
-	}
-	keys := filepath.Join(dir, "dkim")
-	if err := makeFolder(keys); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
-	}
-	name := key.Selector + ".pem"
-	err = domains.Edit(filepath.Join(keys, name), 0o600, func([]byte) ([]byte, error) {
-		there, err := os.ReadDir(keys)
-		for _, e := range there {
-			if strings.EqualFold(e.Name(), name) {
-				err = fmt.Errorf("there is a key already, %s; take another name with --selector", filepath.Join(keys, e.Name()))
-			}
-		}
-		return text, err
-	})
-	return key, err
 }
 
 func (t *tool) dkimDNS() *cobra.Command {

@@ -42,7 +42,7 @@ func (t *tool) domainAdd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		key, err := w.makeDomain(name, text)
+		key, err := domains.Make(w.DomainsDir(), name, text)
 		if err != nil {
 			return err
 		}
@@ -88,36 +88,6 @@ func (w world) catchAll(domain, forward string) ([]byte, error) {
 		_, _, err = w.judge(opt, filepath.Join(w.DomainsDir(), domain, "aliases"), text)
 	}
 	return text, err
-}
-
-// makeDomain makes the folder of a domain in one step: a daemon sees it whole or not at all.
-func (w world) makeDomain(name string, aliasText []byte) (key *dkim.Key, err error) {
-	dir := w.DomainsDir()
-	if err := makeFolder(dir); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
-	}
-	// Names that begin with a dot are no domains.
-	draft, err := os.MkdirTemp(dir, "."+name+".*")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(draft)
-	if err := likeAround(draft); err != nil {
-		return nil, err
-	}
-	if err := domains.WriteFile(filepath.Join(draft, "users"), nil, newFile); err != nil {
-		return nil, err
-	}
-	if err := domains.WriteFile(filepath.Join(draft, "aliases"), aliasText, newFile); err != nil {
-		return nil, err
-	}
-	if key, err = makeKey(draft, name, keySpec{defaultSelector, defaultAlgo}); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(draft, filepath.Join(dir, name)); err != nil {
-		return nil, err
-	}
-	return key, syncFolder(dir)
 }
 
 // printToPublish says which DNS records a new domain needs. Nobody is asked: it works without a

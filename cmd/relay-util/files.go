@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"relayd/address"
@@ -22,9 +21,6 @@ import (
 	"relayd/domains"
 	"relayd/problem"
 )
-
-// newFile is the mode of the users and aliases files that are made here.
-const newFile = 0o640
 
 var errNoSettings = errors.New("there is no settings file")
 
@@ -158,7 +154,7 @@ func refused(err error) error {
 // edit changes the users or the aliases of a domain and tells a running daemon.
 func (t *tool) edit(p place, domain, name string, f func(old []byte) ([]byte, error)) error {
 	file := p.file(domain, name)
-	err := domains.Edit(file, newFile, func(old []byte) ([]byte, error) {
+	err := domains.Edit(file, domains.NewFile, func(old []byte) ([]byte, error) {
 		if old == nil { // there is no file
 			if err := p.vanished(domain, name); err != nil {
 				return nil, err
@@ -209,29 +205,6 @@ func (t *tool) nudge(p place, path string) {
 			fmt.Fprintln(t.err, found)
 		}
 	}
-}
-
-// makeFolder makes a folder with the owner and mode of the one around it.
-func makeFolder(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	return likeAround(dir)
-}
-
-func likeAround(dir string) error { return likeOther(dir, filepath.Dir(dir)) }
-
-// likeOther gives a folder the owner and mode of another.
-func likeOther(dir, other string) error {
-	info, err := os.Stat(other)
-	if err != nil {
-		return err
-	}
-	owner := info.Sys().(*syscall.Stat_t)
-	if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil && os.Geteuid() == 0 {
-		return err
-	}
-	return os.Chmod(dir, info.Mode()&(fs.ModePerm|fs.ModeSetgid))
 }
 
 // syncFolder makes names in a folder survive a power cut.

@@ -83,6 +83,7 @@ func (t *tool) command() *cobra.Command {
 	}{
 		{"Users:", t.userVerbs()},
 		{"Aliases:", t.aliasVerbs()},
+		{"Setting up:", t.setupVerbs()},
 		{"Domains:", t.domainVerbs()},
 		{"DKIM:", t.dkimVerbs()},
 		{"DNS and the world:", t.doctorVerbs()},

@@ -48,7 +48,7 @@ func (m *moveIn) run() error {
 		return err
 	}
 	defer os.RemoveAll(m.draft)
-	if err := likeAround(m.draft); err != nil && !m.dry {
+	if err := domains.LikeOther(m.draft, filepath.Dir(m.draft)); err != nil && !m.dry {
 		return err
 	}
 	if err := errors.Join(m.prepareDomains(), m.prepareCerts()); err != nil {
@@ -74,7 +74,7 @@ func (m *moveIn) around() (dir string, tidy func(), err error) {
 		return "", func() {}, nil
 	}
 	dir = m.DomainsDir()
-	err = makeFolder(dir)
+	err = domains.MakeFolder(dir)
 	if errors.Is(err, fs.ErrExist) {
 		return dir, func() {}, nil
 	}
@@ -159,7 +159,7 @@ func link(to, name string) error {
 
 func (m *moveIn) newDomain(d moving.Domain) error {
 	draft, final := filepath.Join(m.draft, d.Name), filepath.Join(m.DomainsDir(), d.Name)
-	if err := makeFolder(draft); err != nil {
+	if err := domains.MakeFolder(draft); err != nil {
 		return err
 	}
 	text := d.Aliases
@@ -175,7 +175,7 @@ func (m *moveIn) newDomain(d moving.Domain) error {
 		files["domain.toml"] = d.Settings
 	}
 	for name, data := range files {
-		if err := domains.WriteFile(filepath.Join(draft, name), data, newFile); err != nil {
+		if err := domains.WriteFile(filepath.Join(draft, name), data, domains.NewFile); err != nil {
 			return err
 		}
 	}
@@ -193,11 +193,11 @@ func (m *moveIn) newDomain(d moving.Domain) error {
 // keys puts the keys of a domain into its draft: its own, or a new one.
 func (m *moveIn) keys(draft string, d moving.Domain) (made bool, err error) {
 	if len(d.Keys) == 0 {
-		_, err := makeKey(draft, d.Name, keySpec{defaultSelector, defaultAlgo})
+		_, err := domains.MakeKey(draft, d.Name, domains.KeySpec{Selector: domains.DefaultSelector, Algo: domains.DefaultAlgo})
 		return true, err
 	}
 	dir := filepath.Join(draft, "dkim")
-	if err := makeFolder(dir); err != nil {
+	if err := domains.MakeFolder(dir); err != nil {
 		return false, err
 	}
 	for selector, text := range d.Keys {
@@ -211,7 +211,7 @@ func (m *moveIn) keys(draft string, d moving.Domain) (made bool, err error) {
 // moreRules adds rules to the aliases of a domain that is hosted already.
 func (m *moveIn) moreRules(d moving.Domain) error {
 	draft, dir := filepath.Join(m.draft, d.Name), m.folders[d.Name]
-	if err := makeFolder(draft); err != nil {
+	if err := domains.MakeFolder(draft); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(dir)
@@ -254,14 +254,14 @@ func (m *moveIn) moreRules(d moving.Domain) error {
 // plans how relayd.toml is made.
 func (m *moveIn) prepareCerts() error {
 	dir := filepath.Join(m.draft, ".certs")
-	if err := makeFolder(dir); err != nil {
+	if err := domains.MakeFolder(dir); err != nil {
 		return err
 	}
 	for _, c := range m.plan.Certs {
 		pair := filepath.Join(dir, c.Name)
-		err := makeFolder(pair)
+		err := domains.MakeFolder(pair)
 		if err == nil {
-			err = domains.WriteFile(filepath.Join(pair, "fullchain.pem"), c.Chain, newFile)
+			err = domains.WriteFile(filepath.Join(pair, "fullchain.pem"), c.Chain, domains.NewFile)
 		}
 		if err == nil {
 			err = domains.WriteFile(filepath.Join(pair, "privkey.pem"), c.Key, 0o600)
@@ -286,7 +286,7 @@ func (m *moveIn) prepareCerts() error {
 	}
 	if m.settings != nil {
 		m.steps = append(m.steps, placement{
-			func() error { return domains.WriteFile(m.t.configFile, m.settings, newFile) },
+			func() error { return domains.WriteFile(m.t.configFile, m.settings, domains.NewFile) },
 			func() error { return os.Remove(m.t.configFile) },
 		})
 	}
@@ -294,7 +294,7 @@ func (m *moveIn) prepareCerts() error {
 }
 
 func (m *moveIn) certsFolder() error {
-	if err := makeFolder(m.CertsDir()); !errors.Is(err, fs.ErrExist) {
+	if err := domains.MakeFolder(m.CertsDir()); !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil

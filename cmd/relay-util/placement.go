@@ -30,7 +30,7 @@ func renameOver(from, to string) error {
 // exchange puts a text in the place of another, unless somebody was faster.
 func exchange(file string, from, to []byte) func() error {
 	return func() error {
-		return domains.Edit(file, newFile, func(old []byte) ([]byte, error) {
+		return domains.Edit(file, domains.NewFile, func(old []byte) ([]byte, error) {
 			if !bytes.Equal(old, from) {
 				return nil, fmt.Errorf("%s was changed in the meantime: try again", file)
 			}

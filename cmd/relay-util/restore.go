@@ -107,7 +107,7 @@ func (r *restoring) draft(f *os.File, name, dir string) (string, error) {
 	r.files += summary.Files
 	r.bytes += summary.Bytes
 	if err == nil && slices.Contains(r.made, dir) {
-		err = likeOther(dir, draft)
+		err = domains.LikeOther(dir, draft)
 	}
 	return draft, err
 }
@@ -121,7 +121,7 @@ func (r *restoring) makeAll(dir string) error {
 	if err := r.makeAll(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	if err := makeFolder(dir); err != nil {
+	if err := domains.MakeFolder(dir); err != nil {
 		return err
 	}
 	r.made = append(r.made, dir)
