@@ -178,9 +178,14 @@ func unit(root string) string {
 // wanted is the link that has systemd start the unit, which `systemctl enable` makes, too.
 const wanted = "/etc/systemd/system/multi-user.target.wants/" + unitName
 
-// systemd installs the unit and has it started. In an image the unit is started when that is.
+// image reports whether the machine is one that systemd will run when it is started.
+func (p *Plan) image() bool {
+	return !p.opt.World.Booted && !p.here() && exists(p.at("/etc/systemd/system"))
+}
+
+// systemd installs the unit and has it started. In an image it is started with that.
 func (p *Plan) systemd(ctx context.Context) error {
-	image := !p.here() && exists(p.at("/etc/systemd/system"))
+	image := p.image()
 	if !p.opt.World.Booted && !image {
 		return nil
 	}
@@ -189,13 +194,13 @@ func (p *Plan) systemd(ctx context.Context) error {
 		file = filepath.Join(unitDirs[0], unitName)
 		p.add(file, func(context.Context) error { return p.writeUnit(file) })
 	}
-	if image {
-		if !exists(p.at(wanted)) {
-			p.add(wanted, func(context.Context) error { return link(file, p.at(wanted)) })
-		}
-		return nil
+	if !image {
+		return p.start(ctx)
 	}
-	return p.start(ctx)
+	if !exists(p.at(wanted)) {
+		p.add(wanted, func(context.Context) error { return link(file, p.at(wanted)) })
+	}
+	return nil
 }
 
 func link(to, name string) error {

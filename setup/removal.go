@@ -33,8 +33,7 @@ type Removal struct {
 // NewRemoval finds out what is there.
 func NewRemoval(opt RemovalOptions) *Removal {
 	r := &Removal{opt: opt}
-	here := opt.Root == ""
-	if file := unit(opt.Root); file != "" && opt.World.Booted && here {
+	if unit(opt.Root) != "" && opt.World.Booted {
 		r.add(unitName+", stopped and disabled", func(ctx context.Context) error {
 			return opt.World.Run(ctx, "systemctl", "disable", "--now", unitName)
 		})
@@ -46,19 +45,15 @@ func NewRemoval(opt RemovalOptions) *Removal {
 		r.remove(file)
 	}
 	if file := unit(opt.Root); file != "" && filepath.Dir(file) != unitDirs[0] {
-		r.Stays = append(r.Stays, file+", which belongs to a package: apt remove relayd")
+		r.Stays = append(r.Stays, file+", of a package: apt remove relayd")
 	}
 	r.folders()
-	for _, dir := range binDirs[:1] {
-		for _, name := range []string{"relayd", "relay-util"} {
-			if file := filepath.Join(dir, name); exists(r.at(file)) {
-				r.Stays = append(r.Stays, file+": rm "+file)
-			}
-		}
+	for _, name := range []string{"relayd", "relay-util"} {
+		r.stays(filepath.Join(binDir, name), "rm "+filepath.Join(binDir, name))
 	}
 	p := Plan{opt: Options{Root: opt.Root}}
 	if _, _, err := p.ids(); err == nil {
-		r.Stays = append(r.Stays, "user and group "+account+": userdel "+account)
+		r.Stays = append(r.Stays, "user and group "+account+", userdel "+account)
 	}
 	return r
 }
@@ -66,8 +61,7 @@ func NewRemoval(opt RemovalOptions) *Removal {
 // folders goes through those of the settings and the state.
 func (r *Removal) folders() {
 	dir, state := filepath.Dir(settingsFile), config.StateDir(r.at(settingsFile))
-	purged := r.opt.Purge
-	if !purged {
+	if !r.opt.Purge {
 		r.stays(dir, "settings, users, aliases, keys and certificates: --purge")
 		r.stays(state, "the queue with the mail in it, and the secret of return addresses: --purge")
 		return

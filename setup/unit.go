@@ -52,7 +52,7 @@ func (p *Plan) webroot(dir string) {
 		p.add(challenges+"/, where relayd proves the name", func(context.Context) error { return p.openWebroot(challenges) })
 	}
 	dropIn := filepath.Join(unitDirs[0], unitName+".d", "webroot.conf")
-	if p.opt.World.Booted && !exists(p.at(dropIn)) {
+	if (p.opt.World.Booted || p.image()) && !exists(p.at(dropIn)) {
 		p.add(dropIn, func(context.Context) error {
 			return makeFile(p.at(dropIn), "[Service]\nReadWritePaths=-"+challenges+"\n")
 		})

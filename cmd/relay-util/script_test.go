@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -33,6 +34,7 @@ func TestScripts(t *testing.T) {
 			"daemon":   daemon,
 			"spoil":    spoil,
 			"names":    names(t),
+			"account":  account,
 		},
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
@@ -73,4 +75,12 @@ func contains(ts *testscript.TestScript, _ bool, args []string) {
 	if strconv.Itoa(len(entries)) != args[0] {
 		ts.Fatalf("%s contains %v", args[1], entries)
 	}
+}
+
+// account ROOT makes who runs the test the system user relayd of another root file system.
+func account(ts *testscript.TestScript, _ bool, args []string) {
+	etc := filepath.Join(ts.MkAbs(args[0]), "etc")
+	ts.Check(os.MkdirAll(etc, 0o755))
+	ts.Check(os.WriteFile(filepath.Join(etc, "passwd"), fmt.Appendf(nil, "relayd:x:%d:%d::/:/bin/false\n", os.Getuid(), os.Getgid()), 0o644))
+	ts.Check(os.WriteFile(filepath.Join(etc, "group"), fmt.Appendf(nil, "relayd:x:%d:\n", os.Getgid()), 0o644))
 }

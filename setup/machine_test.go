@@ -1,0 +1,164 @@
+package setup
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"relayd/config"
+)
+
+func TestHostname(t *testing.T) {
+	for name, c := range map[string]struct {
+		ptr   []string
+		want  string
+		asked bool
+	}{
+		"reverse DNS":    {[]string{"Mail.example.net."}, "mail.example.net", false},
+		"the provider's": {[]string{"static.17.2.0.192.provider.example."}, "mx.example.org", true},
+		"by dashes":      {[]string{"ip-192-000-002-017.provider.example."}, "mx.example.org", true},
+		"the second":     {[]string{"host-2-17.provider.example.", "mx17.example.org."}, "mx17.example.org", false},
+		"none":           {nil, "mx.example.org", true},
+		"no full name":   {[]string{"localhost."}, "mx.example.org", true},
+	} {
+		s := newServer(t, false)
+		s.opt.Hostname, s.names = "", c.ptr
+		p := s.plan()
+		if p.Config.Hostname != c.want || slices.Contains(s.asked, "hostname") != c.asked {
+			t.Errorf("%s: %s, asked %q", name, p.Config.Hostname, s.asked)
+		}
+	}
+}
+
+func TestNamesThatProvidersMake(t *testing.T) {
+	for name, want := range map[string]bool{
+		"mx.example.org": false, "vps2.example.org": false, "2.17.example.net": true, "a002x017.example.net": true,
+	} {
+		if got := providers(name, address4); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	six := netip.MustParseAddr("2001:db8::25")
+	if providers("mx0025.example.org", six) || !providers("2001-0db8-0000-0000-0000-0000-0000-0025.example.net", six) {
+		t.Error("names of IPv6 addresses")
+	}
+}
+
+func TestSettingsText(t *testing.T) {
+	const example = "# Name.\nhostname = \"x\"\n[listen]\n#http = []\n#https = []\n[acme]\n# http = not a key\n#challenge = \"http-01\"\n#enabled = false\n"
+	got, err := settingsText(example, []value{
+		{"hostname", "mx"}, {"listen.https", []string{":443", "a"}}, {"acme.challenge", "tls-alpn-01"}, {"acme.enabled", true},
+	})
+	const want = "# Name.\nhostname = \"mx\"\n[listen]\n#http = []\nhttps = [\":443\", \"a\"]\n[acme]\n# http = not a key\nchallenge = \"tls-alpn-01\"\nenabled = true\n"
+	if err != nil || got != want {
+		t.Errorf("%v\n%s", err, got)
+	}
+	if _, err := settingsText(example, []value{{"acme.http", 1}}); err == nil || !strings.Contains(err.Error(), "no setting acme.http") {
+		t.Errorf("a key that there is not: %v", err)
+	}
+}
+
+// A bare machine takes port 80; one with a web server port 443, or the files of that server.
+func TestProof(t *testing.T) {
+	for name, c := range map[string]struct {
+		taken   []int
+		webroot string
+		want    []value
+		asked   bool
+	}{
+		"bare":           {want: []value{{"listen.http", []string{":80"}}}},
+		"web server":     {taken: []int{80}, want: []value{{"listen.https", []string{":443"}}, {"acme.challenge", config.ChallengeALPN}}},
+		"with TLS":       {taken: []int{80, 443}, want: []value{{"acme.webroot", "/var/www/html"}}, asked: true},
+		"webroot wanted": {webroot: "/srv/www", want: []value{{"acme.webroot", "/srv/www"}}},
+	} {
+		s := newServer(t, false)
+		s.taken, s.opt.Webroot = c.taken, c.webroot
+		s.opt.Root = ""
+		got, err := (&Plan{opt: s.opt}).proof()
+		same := slices.EqualFunc(got.values, c.want, func(a, b value) bool { return a.key == b.key && literal(a.to) == literal(b.to) })
+		if err != nil || !same || slices.Contains(s.asked, "webroot") != c.asked {
+			t.Errorf("%s: %v %v, asked %q", name, got, err, s.asked)
+		}
+	}
+}
+
+func TestWebroot(t *testing.T) {
+	s := newServer(t, true)
+	p := s.setUp()
+	p.steps = nil
+	p.webroot("/srv/www")
+	if err := p.Run(context.Background(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(s.opt.Root, "/srv/www/.well-known/acme-challenge"))
+	if err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v %v", info, err)
+	}
+	if got := s.read("/etc/systemd/system/relayd.service.d/webroot.conf"); got != "[Service]\nReadWritePaths=-/srv/www/.well-known/acme-challenge\n" {
+		t.Error(got)
+	}
+}
+
+func TestPortsOfAnotherMailServer(t *testing.T) {
+	for _, port := range []int{25, 465, 587} {
+		s := newServer(t, false)
+		s.opt.Root, s.taken = "", []int{port}
+		if err := (&Plan{opt: s.opt}).portsFree(); err == nil || !strings.Contains(err.Error(), "exim4") {
+			t.Errorf("%d: %v", port, err)
+		}
+	}
+}
+
+// In an image the unit is enabled by its link, and nothing is run but useradd.
+func TestImage(t *testing.T) {
+	s := newServer(t, false)
+	s.write("/etc/systemd/system/README", "")
+	s.setUp()
+	to, err := os.Readlink(filepath.Join(s.opt.Root, wanted)) // read inside the image, so it is absolute
+	if err != nil || to != "/etc/systemd/system/relayd.service" || !strings.Contains(s.read(to), "ExecStart=/usr/local/bin/relayd -c "+settingsFile+"\n") {
+		t.Errorf("the unit %s: %v", to, err)
+	}
+	if len(s.ran) != 1 || !strings.HasSuffix(s.ran[0], "--prefix "+s.opt.Root+" relayd") {
+		t.Errorf("%q", s.ran)
+	}
+}
+
+func TestUnit(t *testing.T) {
+	s := newServer(t, true)
+	s.write("/usr/bin/relayd", "")
+	s.write("/usr/bin/relay-util", "")
+	s.fails = "systemctl enable"
+	if err := s.plan().Run(context.Background(), func(string) {}); err == nil || !strings.Contains(err.Error(), "journalctl -u relayd") {
+		t.Errorf("relayd does not start: %v", err)
+	}
+	s.fails = ""
+	if steps := s.setUp().Steps(); len(steps) != 1 {
+		t.Errorf("%q", steps)
+	}
+	if !slices.Contains(s.ran, "systemctl daemon-reload") || !strings.Contains(s.read("/etc/systemd/system/relayd.service"), "\nExecStart=/usr/bin/relayd -c ") {
+		t.Errorf("%q", s.ran)
+	}
+	before := s.tree()
+	if steps := s.setUp().Steps(); len(steps) != 0 {
+		t.Errorf("%q", steps)
+	}
+	s.same(before)
+}
+
+// The unit of a package is used, and left alone.
+func TestUnitOfAPackage(t *testing.T) {
+	s := newServer(t, true)
+	s.write("/usr/lib/systemd/system/relayd.service", "[Unit]\n")
+	s.setUp()
+	if exists(filepath.Join(s.opt.Root, "/etc/systemd/system/relayd.service")) || !s.active {
+		t.Error("a second unit was written, or the first was not started")
+	}
+	stays := strings.Join(s.removal(0, false, RemovalOptions{}).Stays, "\n")
+	if !strings.Contains(stays, "/usr/lib/systemd/system/relayd.service, of a package") {
+		t.Error(stays)
+	}
+}

@@ -1,0 +1,87 @@
+package setup
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// removal is one on this machine, with messages in the queue.
+func (s *server) removal(messages int, running bool, opt RemovalOptions) *Removal {
+	opt.Root, opt.World = s.opt.Root, s.opt.World
+	opt.Waiting = func(context.Context) (int, bool, error) { return messages, running, nil }
+	return NewRemoval(opt)
+}
+
+func TestRemoval(t *testing.T) {
+	s := newServer(t, true)
+	s.setUp()
+	s.write("/var/lib/relayd/queue/000001.log", "mail")
+	kept := s.tree()
+	r := s.removal(3, true, RemovalOptions{})
+	if err := r.Run(context.Background(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(s.ran, "systemctl disable --now relayd.service") {
+		t.Errorf("%q", s.ran)
+	}
+	for path := range kept {
+		if gone := !exists(path); gone != (filepath.Base(path) == "relayd.service") {
+			t.Errorf("%s: gone %v", path, gone)
+		}
+	}
+	stays := strings.Join(r.Stays, "\n")
+	for _, want := range []string{"/etc/relayd, ", "/var/lib/relayd, the queue", "/usr/local/bin/relayd, rm ", "userdel relayd"} {
+		if !strings.Contains(stays, want) {
+			t.Errorf("%q is not said to stay:\n%s", want, stays)
+		}
+	}
+}
+
+// Mail is never removed unless somebody says so.
+func TestPurge(t *testing.T) {
+	s := newServer(t, true)
+	s.setUp()
+	before := s.tree()
+	s.ran = nil
+	for name, r := range map[string]*Removal{
+		"mail waits":            s.removal(3, true, RemovalOptions{Purge: true}),
+		"the same, relayd down": s.removal(1, false, RemovalOptions{Purge: true}),
+	} {
+		if err := r.Run(context.Background(), func(string) {}); err == nil || !strings.Contains(err.Error(), "would be lost") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(s.ran) != 0 {
+		t.Errorf("%q", s.ran)
+	}
+	s.same(before)
+	if err := s.removal(0, true, RemovalOptions{Purge: true}).Run(context.Background(), func(string) {}); err == nil || !strings.Contains(err.Error(), "still runs") {
+		t.Errorf("beside a relayd that runs: %v", err)
+	}
+	if !exists(filepath.Join(s.opt.Root, settingsFile)) {
+		t.Fatal("the settings are gone")
+	}
+	if err := s.removal(3, false, RemovalOptions{Purge: true, DiscardMail: true}).Run(context.Background(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if exists(filepath.Join(s.opt.Root, "/etc/relayd")) || exists(filepath.Join(s.opt.Root, "/var/lib/relayd")) {
+		t.Error("something is left")
+	}
+}
+
+// A folder of state that was chosen by hand may hold other things.
+func TestPurgeLeavesAnotherStateFolder(t *testing.T) {
+	s := newServer(t, false)
+	s.write(settingsFile, "state_dir = \"/srv/state\"\n")
+	s.write("/srv/state/other", "")
+	r := s.removal(0, false, RemovalOptions{Purge: true})
+	if err := r.Run(context.Background(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if !exists(filepath.Join(s.opt.Root, "/srv/state/other")) || !strings.Contains(strings.Join(r.Stays, "\n"), "/srv/state, not the usual place") {
+		t.Errorf("%q", r.Stays)
+	}
+}
