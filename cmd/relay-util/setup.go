@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,11 +67,10 @@ func (t *tool) runSetup(ctx context.Context, c *cobra.Command, f setupFlags) err
 	if err := t.underRoot(c, &f.Root); err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	if self, err := os.Executable(); err == nil { // else the programs must be installed
+		f.Programs = filepath.Dir(self)
 	}
-	f.Programs, f.Ask, f.World = filepath.Dir(self), t.question, t.machine(f.Root)
+	f.Ask, f.World = t.question, t.machine(f.Root)
 	if !f.dry && f.Root == "" && os.Geteuid() != 0 {
 		return fmt.Errorf("setting up a machine: %w", fs.ErrPermission)
 	}
@@ -258,5 +258,20 @@ func waiting(ctx context.Context, root string) (messages int, running bool, err 
 		return 0, false, err
 	}
 	n := store.Stats().Messages + len(store.Health().Damaged)
-	return n, false, store.Close()
+	return n, false, errors.Join(store.Close(), giveBack(dir))
+}
+
+// giveBack makes everything in a folder belong to its owner, who is not root.
+func giveBack(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	})
 }
