@@ -87,7 +87,7 @@ func TestProof(t *testing.T) {
 }
 
 func TestWebroot(t *testing.T) {
-	s := newServer(t, true)
+	s := newServer(t, true).withDomain()
 	p := s.setUp()
 	p.steps = nil
 	p.webroot("/srv/www")
@@ -115,7 +115,7 @@ func TestPortsOfAnotherMailServer(t *testing.T) {
 
 // In an image the unit is enabled by its link, and nothing is run but useradd.
 func TestImage(t *testing.T) {
-	s := newServer(t, false)
+	s := newServer(t, false).withDomain()
 	s.write("/etc/systemd/system/README", "")
 	s.setUp()
 	to, err := os.Readlink(filepath.Join(s.opt.Root, wanted)) // read inside the image, so it is absolute
@@ -128,7 +128,7 @@ func TestImage(t *testing.T) {
 }
 
 func TestUnit(t *testing.T) {
-	s := newServer(t, true)
+	s := newServer(t, true).withDomain()
 	s.write("/usr/bin/relayd", "")
 	s.write("/usr/bin/relay-util", "")
 	s.fails = "systemctl enable"
@@ -151,7 +151,7 @@ func TestUnit(t *testing.T) {
 
 // The unit of a package is used, and left alone.
 func TestUnitOfAPackage(t *testing.T) {
-	s := newServer(t, true)
+	s := newServer(t, true).withDomain()
 	s.write("/usr/lib/systemd/system/relayd.service", "[Unit]\n")
 	s.setUp()
 	if exists(filepath.Join(s.opt.Root, "/etc/systemd/system/relayd.service")) || !s.active {

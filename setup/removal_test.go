@@ -16,7 +16,7 @@ func (s *server) removal(messages int, running bool, opt RemovalOptions) *Remova
 }
 
 func TestRemoval(t *testing.T) {
-	s := newServer(t, true)
+	s := newServer(t, true).withDomain()
 	s.setUp()
 	s.write("/var/lib/relayd/queue/000001.log", "mail")
 	kept := s.tree()
@@ -42,7 +42,7 @@ func TestRemoval(t *testing.T) {
 
 // Mail is never removed unless somebody says so.
 func TestPurge(t *testing.T) {
-	s := newServer(t, true)
+	s := newServer(t, true).withDomain()
 	s.setUp()
 	before := s.tree()
 	s.ran = nil

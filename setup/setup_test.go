@@ -82,6 +82,14 @@ func (s *server) run(_ context.Context, program string, args ...string) error {
 	return nil
 }
 
+// withDomain gives it the folder of the domain with an empty key, for to make one takes its time.
+func (s *server) withDomain() *server {
+	for _, name := range []string{"users", "aliases", "dkim/r1.pem"} {
+		s.write("/etc/relayd/domains/example.org/"+name, "")
+	}
+	return s
+}
+
 func (s *server) write(name, text string) {
 	s.t.Helper()
 	file := filepath.Join(s.opt.Root, name)
@@ -234,13 +242,7 @@ func TestASecondDomain(t *testing.T) {
 
 // Whatever step fails, the next run goes on, and the end is the same.
 func TestGoesOnAfterAnError(t *testing.T) {
-	bare := func() *server {
-		s := newServer(t, true)
-		s.write("/etc/relayd/domains/example.org/dkim/r1.pem", "") // to make keys takes its time
-		s.write("/etc/relayd/domains/example.org/aliases", "")
-		s.write("/etc/relayd/domains/example.org/users", "")
-		return s
-	}
+	bare := func() *server { return newServer(t, true).withDomain() }
 	steps := bare().plan().Steps()
 	if len(steps) != 11 {
 		t.Errorf("%q", steps)
@@ -266,7 +268,7 @@ func TestGoesOnAfterAnError(t *testing.T) {
 
 func TestTheInstalledExampleCountsAsNone(t *testing.T) {
 	s := newServer(t, false)
-	s.write(settingsFile, etc.Settings)
+	s.withDomain().write(settingsFile, etc.Settings)
 	s.setUp()
 	if conf, err := config.Load(filepath.Join(s.opt.Root, settingsFile)); err != nil || conf.Hostname != "mx.example.org" {
 		t.Errorf("%v %v", conf, err)
@@ -282,18 +284,21 @@ func TestRefused(t *testing.T) {
 		change func(*server)
 		want   string
 	}{
-		"no domain":       {func(s *server) { s.opt.Domain = "[192.0.2.1]" }, "not a domain"},
-		"one label":       {func(s *server) { s.opt.Domain = "org" }, "not a domain"},
-		"circle":          {func(s *server) { s.opt.Forward = "me@Example.org" }, "circle"},
-		"forward":         {func(s *server) { s.opt.Forward = "me" }, "--forward: "},
-		"other user":      {func(s *server) { s.opt.User = "me@example.net" }, "not an address of example.org"},
-		"hostname":        {func(s *server) { s.opt.Hostname = "mx" }, "--hostname: "},
-		"webroot":         {func(s *server) { s.opt.Webroot = "html" }, "no absolute path"},
-		"no programs":     {func(s *server) { s.opt.Programs = t.TempDir() }, "go build"},
-		"another name":    {func(s *server) { s.setUp(); s.opt.Hostname = "mx2.example.org" }, "change it there"},
-		"late webroot":    {func(s *server) { s.setUp(); s.opt.Webroot = "/var/www" }, "first setup"},
-		"users are gone":  {func(s *server) { s.setUp(); s.remove("/etc/relayd/domains/example.org/users") }, "put the users back"},
-		"broken aliases":  {func(s *server) { s.setUp(); s.write("/etc/relayd/domains/example.org/aliases", "nonsense\n") }, "mend them first"},
+		"no domain":   {func(s *server) { s.opt.Domain = "[192.0.2.1]" }, "not a domain"},
+		"one label":   {func(s *server) { s.opt.Domain = "org" }, "not a domain"},
+		"circle":      {func(s *server) { s.opt.Forward = "me@Example.org" }, "circle"},
+		"forward":     {func(s *server) { s.opt.Forward = "me" }, "--forward: "},
+		"other user":  {func(s *server) { s.opt.User = "me@example.net" }, "not an address of example.org"},
+		"hostname":    {func(s *server) { s.opt.Hostname = "mx" }, "--hostname: "},
+		"webroot":     {func(s *server) { s.opt.Webroot = "html" }, "no absolute path"},
+		"no programs": {func(s *server) { s.opt.Programs = t.TempDir() }, "go build"},
+		"another name": {func(s *server) {
+			s.write(settingsFile, "hostname = \"mx.example.org\"\n")
+			s.opt.Hostname = "mx2.example.org"
+		}, "change it there"},
+		"late webroot":    {func(s *server) { s.write(settingsFile, "hostname = \"mx.example.org\"\n"); s.opt.Webroot = "/var/www" }, "first setup"},
+		"users are gone":  {func(s *server) { s.withDomain(); s.remove("/etc/relayd/domains/example.org/users") }, "put the users back"},
+		"broken aliases":  {func(s *server) { s.withDomain(); s.write("/etc/relayd/domains/example.org/aliases", "nonsense\n") }, "mend them first"},
 		"in the way":      {func(s *server) { s.write("/etc/relayd/domains/example.org", "") }, "in the way"},
 		"user not a name": {func(s *server) { s.opt.User = `"a:b"` }, "--user: "},
 	} {

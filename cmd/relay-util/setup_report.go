@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"relayd/doctor"
 )
 
-// maxLines is how many lines of trouble setup prints; `check` has the rest.
-const maxLines = 8
+// maxLines is how many lines setup prints, as far as that can be: what does not fit, `check` says.
+const maxLines = 40
 
 // A setupReport is what setup found and made, as --json prints it.
 type setupReport struct {
@@ -122,15 +123,33 @@ func (r *setupReport) state(record doctor.Record) string {
 		return "ok"
 	case isMissing(r.Findings[i]):
 		return "missing"
+	case r.Findings[i].Status == doctor.Warn || has(r.Findings[i], record.Value):
+		return "look" // at what the check says: it is more than this record
 	}
 	return "WRONG"
 }
 
 func about(f doctor.Finding, r doctor.Record) bool { return f.Name == r.Name && f.Type == r.Type }
 
+// has reports whether a value is one of those that were found, with or without a dot at the end.
+func has(f doctor.Finding, value string) bool {
+	bare := func(s string) string { return strings.TrimSuffix(s, ".") }
+	return slices.ContainsFunc(f.Found, func(found string) bool { return bare(found) == bare(value) })
+}
+
 // isMissing reports whether a finding is of a record that is simply not there.
 func isMissing(f doctor.Finding) bool {
 	return f.Type != "" && len(f.Found) == 0 && f.Status == doctor.Fail
+}
+
+// room is how many lines are left for trouble: the table, the check and the form have a blank line and
+// a title each, and the form has five lines.
+func (r *setupReport) room() int {
+	used := len(r.Found) + max(1, len(r.Made)) + len(r.Records) + 3*2 + 5
+	if r.Start != "" {
+		used += 2
+	}
+	return max(2, maxLines-used)
 }
 
 // printTrouble prints what is not as it should be and not said by the table.
@@ -150,13 +169,14 @@ func (r *setupReport) printTrouble(t *tool) {
 			good++
 		}
 	}
-	summary := fmt.Sprintf("\nCheck: %d things are as they should be", good)
+	summary := fmt.Sprintf("\nCheck: %s as it should be", count(good, "thing"))
 	if missing > 0 {
 		summary += fmt.Sprintf(", %s missing", count(missing, "record"))
 	}
 	t.say("%s. Again at any time: relay-util check", summary)
+	room := r.room()
 	for i, f := range list {
-		if i == maxLines {
+		if i+1 >= room && len(list) > room {
 			t.say("and %d more", len(list)-i)
 			return
 		}
