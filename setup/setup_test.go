@@ -206,7 +206,7 @@ func TestFromZero(t *testing.T) {
 }
 
 func TestASecondRunChangesNothing(t *testing.T) {
-	s := newServer(t, false)
+	s := newServer(t, false).withDomain()
 	s.setUp()
 	before := s.tree()
 	for _, opt := range []func(){
@@ -224,7 +224,7 @@ func TestASecondRunChangesNothing(t *testing.T) {
 }
 
 func TestASecondDomain(t *testing.T) {
-	s := newServer(t, false)
+	s := newServer(t, false).withDomain()
 	s.setUp()
 	settings := s.read(settingsFile)
 	s.opt.Domain, s.opt.Forward, s.opt.User = "bücher.example", "you@gmail.com", "shop"
@@ -318,10 +318,10 @@ func (s *server) remove(name string) {
 }
 
 func TestWhatAPersonChangedIsCompletedOnly(t *testing.T) {
-	s := newServer(t, false)
+	s := newServer(t, false).withDomain()
 	s.setUp()
 	s.write("/etc/relayd/domains/example.org/aliases", "# mine\nshop: you@gmail.com\n")
-	s.remove("/etc/relayd/domains/example.org/dkim/relay1.pem")
+	s.remove("/etc/relayd/domains/example.org/dkim/r1.pem")
 	if steps := s.setUp().Steps(); len(steps) != 2 {
 		t.Errorf("%q", steps)
 	}
