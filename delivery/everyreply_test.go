@@ -63,7 +63,13 @@ func (s saidReply) lines() string {
 // the next attempt gets through.
 func TestEveryReplyAtEveryStage(t *testing.T) {
 	cert := testnet.Cert(t, "whoever.test")
-	replies, cases := saidReplies(t), 0
+	var replies []saidReply
+	for i, said := range saidReplies(t) {
+		if i%testnet.Stride(5) == 0 {
+			replies = append(replies, said)
+		}
+	}
+	cases := 0
 	for at, stage := range map[Stage][]string{
 		AtGreeting: {"greeting"}, AtEHLO: {"ehlo", "in TLS"}, AtSTARTTLS: {"starttls"}, AtMail: {"mail"}, AtRcpt: {"rcpt"}, AtData: {"data"}, AtDot: {"dot"},
 	} {
