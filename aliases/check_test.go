@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"relayd/internal/testnet"
 	"relayd/address"
+	"relayd/internal/testnet"
 )
 
 func TestCheck(t *testing.T) {

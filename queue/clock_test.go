@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"relayd/internal/testnet"
 )
 
 func TestRetryTimes(t *testing.T) {
@@ -103,7 +105,10 @@ func TestDelayIsToldOnce(t *testing.T) {
 // the clock will not show for long.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
-	for _, jump := range []time.Duration{2 * hour, 10 * hour, 6 * day, 3000 * day, -2 * hour, -10 * hour, -6 * day, -3000 * day} {
+	for n, jump := range []time.Duration{2 * hour, 10 * hour, 6 * day, 3000 * day, -2 * hour, -10 * hour, -6 * day, -3000 * day} {
+		if n%testnet.Stride(2) != 0 {
+			continue
+		}
 		for _, restart := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v,restart=%v", jump, restart), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
