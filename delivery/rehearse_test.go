@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -172,9 +173,12 @@ func TestRehearsalOfMX(t *testing.T) {
 		"lost at RCPT":    {sink.Options{Reply: script("rcpt", "", "<close>")}, "RCPT  false 220 250 250", "RCPT: 451 4.4.2 The connection to mx.test [", ""},
 	} {
 		for network, ip := range map[string]string{"ip4": "192.0.2.1", "ip6": "2001:db8::1"} {
+			var mu sync.Mutex // for the first connection may still be saying goodbye
 			var heard []string
 			answer := c.opt.Reply
 			c.opt.Reply = func(stage, arg string, nth int) string {
+				mu.Lock()
+				defer mu.Unlock()
 				if heard = append(heard, stage); answer != nil {
 					return answer(stage, arg, nth)
 				}
