@@ -100,8 +100,12 @@ func (l *limits) forged(ip netip.Addr) {
 const maxUnknown = 500
 
 // mayAsk is false for a source that has tried too many addresses that there are not. True ones are
-// then refused as well, for now: else the answers would go on telling the two apart.
+// then refused as well, for now: else the answers would go on telling the two apart. Who is on this
+// machine need not ask.
 func (l *limits) mayAsk(ip netip.Addr) bool {
+	if ip.IsLoopback() {
+		return true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()

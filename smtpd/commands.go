@@ -213,15 +213,17 @@ func (g *gate) skipChunk(arg string) {
 }
 
 // completePostmaster writes RCPT TO:<postmaster>, which RFC 5321 section 4.5.1 wants to be taken
-// and go-smtp's parser does not, with our hostname as the domain.
+// and go-smtp's parser does not, with our hostname as the domain, and likewise <abuse>, whom a
+// victim may have no other way to reach.
 func (g *gate) completePostmaster(line []byte, arg string) []byte {
 	path, ok := cutPrefixFold(arg, "TO:")
 	path = strings.TrimSpace(path)
-	rest, found := cutPrefixFold(path, "<postmaster>")
-	if !ok || !found {
-		return line
+	for _, name := range []string{"postmaster", "abuse"} {
+		if rest, found := cutPrefixFold(path, "<"+name+">"); ok && found {
+			return []byte("RCPT TO:<" + name + "@" + g.srv.opt.Hostname + ">" + rest + "\r\n")
+		}
 	}
-	return []byte("RCPT TO:<postmaster@" + g.srv.opt.Hostname + ">" + rest + "\r\n")
+	return line
 }
 
 func cutPrefixFold(s, prefix string) (string, bool) {

@@ -138,6 +138,12 @@ func serve(t *testing.T, change func(*Options)) *testServer {
 	}
 	f := &fakeRelay{}
 	s := &testServer{Server: New(opt, f), relay: f, addr: l.Addr().String()}
+	s.run(t, l)
+	return s
+}
+
+// run serves on l until the test ends.
+func (s *testServer) run(t *testing.T, l net.Listener) {
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -148,7 +154,6 @@ func serve(t *testing.T, change func(*Options)) *testServer {
 			t.Error("Serve:", err)
 		}
 	})
-	return s
 }
 
 // servePipe serves over in-memory connections, for tests with a fake clock.

@@ -96,7 +96,7 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
 	if err != nil {
 		return s.answer(s.tx, badAddress("5.1.3", err), "refused", to)
 	}
-	r := relay.Recipient{Address: a}
+	r := relay.Recipient{Address: s.named(a)}
 	if opts.OriginalRecipient != "" {
 		r.Original = string(opts.OriginalRecipientType) + ";" + opts.OriginalRecipient
 	}
@@ -107,6 +107,17 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
 		return s.answer(s.tx, err, "refused", "<"+a.String()+">")
 	}
 	return nil
+}
+
+// named puts our hostname for the address literal of this server in the postmaster's address, who
+// must be reached even if no name of ours works (RFC 5321 sections 4.1.3 and 4.5.1). It knows no
+// address but that which the client has connected to.
+func (s *session) named(a address.Address) address.Address {
+	ip, ok := a.Literal()
+	if ok && ip.Unmap() == clientIP(s.gate.LocalAddr()) && strings.EqualFold(a.Local, "postmaster") {
+		a.Domain = s.srv.opt.Hostname
+	}
+	return a
 }
 
 // Data takes the body. The error that it returns on success is go-smtp's way to set the text of

@@ -254,10 +254,27 @@ func TestQuotedLocalPartsCannotInject(t *testing.T) {
 
 func TestBarePostmasterIsTaken(t *testing.T) {
 	s := serve(t, nil)
-	for _, path := range []string{"<postmaster>", "<Postmaster>", " <POSTMASTER>"} {
+	for _, path := range []string{"<postmaster>", "<Postmaster>", " <POSTMASTER>", "<abuse>", "<Abuse>"} {
 		d := s.hello(t)
 		d.do("MAIL FROM:<>", "250")
 		d.do("RCPT TO:"+path, "250 2.1.5")
+	}
+}
+
+// A sender whose view of our names is broken writes to the address that it reaches us at.
+func TestPostmasterAtOurAddressIsTaken(t *testing.T) {
+	s := serve(t, nil)
+	for path, want := range map[string]string{
+		"<postmaster@[127.0.0.1]>":             "250 2.1.5",
+		"<Postmaster@[127.0.0.1]>":             "250 2.1.5",
+		"<postmaster@[IPv6:::ffff:127.0.0.1]>": "250 2.1.5",
+		"<someone@[127.0.0.1]>":                "550",
+		"<postmaster@[127.0.0.2]>":             "550",
+		"<postmaster@127.0.0.1>":               "553",
+	} {
+		d := s.hello(t)
+		d.do("MAIL FROM:<>", "250")
+		d.do("RCPT TO:"+path, want)
 	}
 }
 
