@@ -94,8 +94,8 @@ func printable(r rune) rune {
 	return r
 }
 
-// dotWriter stuffs dots (RFC 5321 section 4.5.2) and changes nothing else. A dot behind a bare LF
-// is stuffed as well, since some servers take that for a line end, and the message's end could be
+// dotWriter stuffs dots (RFC 5321 section 4.5.2) and changes nothing else. A dot behind a bare CR or
+// LF is stuffed as well, since some servers take those for a line end, and the message's end could be
 // forged there. before is called ahead of every write to w, to set its deadline.
 type dotWriter struct {
 	w      *bufio.Writer
@@ -112,24 +112,33 @@ func (d *dotWriter) Write(p []byte) (int, error) {
 	written := len(p)
 	d.before()
 	for len(p) > 0 {
-		if p[0] == '.' && d.tail[1] == '\n' {
+		if last := d.tail[1]; p[0] == '.' && (last == '\n' || last == '\r') {
 			if err := d.w.WriteByte('.'); err != nil {
 				return 0, err
 			}
 		}
-		end := bytes.IndexByte(p, '\n') + 1
-		if end == 0 {
-			end = len(p)
-		}
-		if _, err := d.w.Write(p[:end]); err != nil {
+		n := lineOf(p)
+		if _, err := d.w.Write(p[:n]); err != nil {
 			return 0, err
 		}
-		for _, b := range p[max(0, end-2):end] {
+		for _, b := range p[max(0, n-2):n] {
 			d.tail = [2]byte{d.tail[1], b}
 		}
-		p = p[end:]
+		p = p[n:]
 	}
 	return written, nil
+}
+
+// lineOf is the length of the first line of p with its end, be that a CR, a LF or both.
+func lineOf(p []byte) int {
+	n := bytes.IndexByte(p, '\n') + 1
+	if n == 0 {
+		n = len(p)
+	}
+	if i := bytes.IndexByte(p[:n], '\r'); i >= 0 && (i+1 == n || p[i+1] != '\n') {
+		return i + 1
+	}
+	return n
 }
 
 // end writes the end mark, after completing a last line that has no end, and flushes w.

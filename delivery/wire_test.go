@@ -77,7 +77,7 @@ func TestNoEndOfMessageCanBeForged(t *testing.T) {
 	for body, want := range map[string]string{
 		"a\n.\r\nMAIL FROM:<x>\r\n": "a\n..\r\nMAIL FROM:<x>\r\n.\r\n",
 		"a\n.\nb":                   "a\n..\nb\r\n.\r\n",
-		"a\r.\r":                    "a\r.\r\r\n.\r\n",
+		"a\r.\r":                    "a\r..\r\r\n.\r\n",
 		"a\n":                       "a\n\r\n.\r\n", // no server takes LF.CRLF for the end
 		"\r\n.\r\n":                 "\r\n..\r\n.\r\n",
 		"":                          ".\r\n",

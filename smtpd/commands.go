@@ -83,7 +83,8 @@ func (g *gate) judge(verb, arg string) *reply.Reply {
 		return need(g.inMail, "MAIL comes before RCPT")
 	case "DATA":
 		return g.judgeData(arg)
-	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "HOST:":
+	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI", "HOST:":
+		g.srv.log.Debug("connection closed", "client", g.raw.RemoteAddr().String(), "reason", "it speaks HTTP")
 		return reply.New(421, "4.7.0", "This is a mail server, not a web server")
 	}
 	return reply.New(500, "5.5.2", "Unknown command %.20q", verb)
@@ -130,6 +131,8 @@ func (g *gate) judgeAUTH(arg string) *reply.Reply {
 		return need(false, "AUTH is not allowed inside a transaction")
 	case arg == "":
 		return reply.New(501, "5.5.4", "AUTH needs a mechanism: PLAIN or LOGIN")
+	case len(strings.Fields(arg)) > 2:
+		return reply.New(501, "5.5.4", "AUTH takes a mechanism and at most one word behind it")
 	case g.counts.logins >= g.srv.opt.Limits.Logins:
 		return reply.New(421, "4.7.0", "Too many failed logins, try again later with the right password")
 	}
@@ -189,8 +192,9 @@ func (g *gate) answer(verb, arg string, r *reply.Reply) {
 		g.linger = r.Code == 421
 		g.fail(errClosed)
 	case verb == "BDAT":
-		g.skipChunk(arg)
-		g.refuse(r)
+		if g.skipChunk(arg) {
+			g.refuse(r)
+		}
 	case r.Positive():
 		g.say(r)
 	default:
@@ -199,17 +203,19 @@ func (g *gate) answer(verb, arg string, r *reply.Reply) {
 }
 
 // skipChunk throws away the bytes that follow a BDAT command (RFC 3030 section 2), so that they
-// are not read as commands. A size that makes no sense ends the connection.
-func (g *gate) skipChunk(arg string) {
+// are not read as commands. A size that makes no sense ends the connection, and it returns false.
+func (g *gate) skipChunk(arg string) bool {
 	size, _, _ := strings.Cut(arg, " ")
 	n, err := strconv.ParseUint(size, 10, 31)
 	if err != nil {
 		g.tooMany(true, "malformed BDAT commands")
-		return
+		return false
 	}
 	if _, err := g.in.Discard(int(n)); err != nil {
 		g.fail(errClosed)
+		return false
 	}
+	return true
 }
 
 // completePostmaster writes RCPT TO:<postmaster>, which RFC 5321 section 4.5.1 wants to be taken

@@ -10,11 +10,13 @@ import (
 
 // A bodyScanner finds the end of a DATA body, the bytes CR LF . CR LF and nothing else
 // (RFC 5321 section 4.1.1.4), and every CR or LF that is not part of a CR LF. Other servers
-// take LF . LF, CR . CR and their mixtures for an end; a body that holds one is how mail is
-// smuggled past a relay, so it is refused, and what follows it is not read as commands.
+// take LF . LF, CR . CR and their mixtures for an end, or drop NULs before they look; a body that
+// holds one is how mail is smuggled past a relay, so it is refused, and what follows it is not read
+// as commands.
 type bodyScanner struct {
-	matched int  // how many bytes of CR LF . CR LF have just passed
-	bare    bool // a bare CR or LF was seen
+	matched int  // how many bytes of CR LF . CR LF have just passed, NULs beside the dot left out
+	nul     bool // there were such
+	bare    bool // a bare CR or LF was seen, or an end with NULs in it
 }
 
 func (s *bodyScanner) reset() { *s = bodyScanner{matched: 2} } // the line of DATA itself ended with CR LF
@@ -57,8 +59,14 @@ func (s *bodyScanner) scan(b []byte) (n int, end bool) {
 func (s *bodyScanner) step(c byte) {
 	held := s.matched == afterCR || s.matched == afterDotCR // a CR that waits for its LF
 	switch {
+	case c == 0 && (s.matched == afterCRLF || s.matched == afterDot):
+		s.nul = true
+	case c == '\n' && s.matched == afterDotCR && s.nul:
+		s.bare = true
+		s.matched, s.nul = afterCRLF, false
 	case c == '\n' && held:
 		s.matched++
+		s.nul = s.nul && s.matched != afterCRLF
 	case c == '\n':
 		s.bare = true
 		s.matched = 0
@@ -87,7 +95,7 @@ func (bodyFault) Is(target error) bool { return target == net.ErrClosed }
 func (f bodyFault) Unwrap() error      { return f.Reply }
 
 var (
-	errBareLineEnd = bodyFault{reply.New(550, "5.6.0", "The message holds a bare CR or LF: lines must end with CR LF")}
+	errBareLineEnd = bodyFault{reply.New(550, "5.6.0", "The message holds a bare CR or LF, or a line of a dot and NUL: lines must end with CR LF")}
 	errSlowBody    = bodyFault{reply.New(421, "4.4.2", "The message arrived too slowly, please try again")}
 	errEndlessBody = bodyFault{reply.New(552, "5.3.4", "The message is far larger than is taken here")}
 	errLostBody    = bodyFault{reply.New(421, "4.4.2", "The connection was lost inside the message")}

@@ -50,6 +50,7 @@ type gate struct {
 	mailBegan time.Time // of the transaction
 	recipient bool      // at least one RCPT accepted
 	authed    bool
+	begun     bool // the greeting is on its way
 	linger    bool // the close follows an error reply that the client must get to read
 
 	mu       sync.Mutex // guards idle and draining
@@ -76,6 +77,7 @@ type networkReader struct{ g *gate }
 
 func (r networkReader) Read(p []byte) (int, error) {
 	g := r.g
+	g.noteEarly()
 	if err := g.flush(); err != nil {
 		return 0, err
 	}

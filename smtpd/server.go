@@ -38,12 +38,14 @@ package smtpd
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -291,6 +293,14 @@ type releasingConn struct {
 func (c *releasingConn) Close() error {
 	c.release()
 	return c.Conn.Close()
+}
+
+// SyscallConn is that of the connection underneath.
+func (c *releasingConn) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 func (c *releasingConn) CloseWrite() error {

@@ -122,63 +122,6 @@ func TestCommandsAfterQUITAreNotRun(t *testing.T) {
 	}
 }
 
-// The ends of data that some server or other takes for one.
-var endForms = []string{
-	"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\n.\r", "\r.\n",
-	"\r\n.\r\r\n", "\r\r\n.\r\r\n", "\r\r\n.\r\n", "\r\n\x00.\r\n", "\n\n.\r\n", "\r\n.\x00\r\n",
-}
-
-func TestNoEndOfDataButCRLFDotCRLF(t *testing.T) {
-	s := serve(t, func(o *Options) { o.Limits.BareSilence = 20 * time.Millisecond })
-	smuggled := "MAIL FROM:<forged@victim.test>\r\nRCPT TO:<victim@example.test>\r\nDATA\r\nsmuggled\r\n.\r\n"
-	for _, form := range endForms {
-		t.Run(fmt.Sprintf("%q", form), func(t *testing.T) {
-			before := len(s.relay.taken())
-			d := s.hello(t)
-			d.body()
-			d.send("Subject: x\r\n\r\nhello" + form + smuggled)
-			got := d.read()
-			taken := s.relay.taken()[before:]
-			bare := strings.Contains(strings.ReplaceAll(form, "\r\n", ""), "\r") || strings.Contains(strings.ReplaceAll(form, "\r\n", ""), "\n")
-			switch {
-			case bare && (!strings.HasPrefix(got, "550 5.6.0") || len(taken) != 0):
-				t.Errorf("got %q and took %d messages, want a refusal", got, len(taken))
-			case bare:
-				d.closed()
-			case len(taken) != 1 || !strings.Contains(taken[0].body, "smuggled"):
-				t.Errorf("got %q, took %+v: what follows must belong to the body", got, taken)
-			}
-		})
-	}
-}
-
-// However the bytes are cut into packets, the scanner says the same.
-func TestEndOfDataAtEverySplit(t *testing.T) {
-	for _, form := range append(endForms, "\r\n.\r\n") {
-		text := []byte("a\r\n..b\r\n.c" + form + "RSET\r\n.\r\n")
-		whole := new(bodyScanner)
-		whole.reset()
-		wantN, wantEnd := whole.scan(text)
-		for i := range text {
-			for j := i; j < len(text); j++ {
-				s := new(bodyScanner)
-				s.reset()
-				n, end := 0, false
-				for _, part := range [][]byte{text[:i], text[i:j], text[j:]} {
-					if !end {
-						var k int
-						k, end = s.scan(part)
-						n += k
-					}
-				}
-				if n != wantN || end != wantEnd || s.bare != whole.bare {
-					t.Fatalf("%q cut at %d and %d: n=%d end=%v bare=%v, want %d %v %v", form, i, j, n, end, s.bare, wantN, wantEnd, whole.bare)
-				}
-			}
-		}
-	}
-}
-
 // CR CR LF . CR LF hides the end from go-smtp's reader, which would swallow what follows.
 func TestDoubleCRBeforeTheEndSwallowsNothing(t *testing.T) {
 	s := serve(t, nil)
