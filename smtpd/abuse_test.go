@@ -133,7 +133,7 @@ func TestNothingSentInTheClearIsRunUnderTLS(t *testing.T) {
 			continue // some of it was taken for TLS, which ended the connection
 		}
 		d.c, d.r = tc, newReader(tc)
-		d.do("RSET", "503 5.5.1 Say EHLO first")
+		d.do("MAIL FROM:<a@client.test>", "503 5.5.1 Say EHLO first")
 		if n := len(s.relay.taken()); n != 0 {
 			t.Errorf("%d messages were taken", n)
 		}

@@ -77,8 +77,8 @@ func (g *gate) judge(verb, arg string) *reply.Reply {
 		return g.judgeAUTH(arg)
 	case "MAIL":
 		return g.judgeMail(arg)
-	case "RSET":
-		return need(g.greeted, "Say EHLO first")
+	case "RSET": // at any time (RFC 5321 section 4.1.4)
+		return nil
 	case "RCPT":
 		return need(g.inMail, "MAIL comes before RCPT")
 	case "DATA":
