@@ -166,13 +166,21 @@ func (m *model) next(t *rapid.T) modelCommand {
 	case len(m.recipients) == 0:
 		return modelRecipient("<b@example.test>", "250", "250")
 	}
-	return modelData("From: a\r\n\r\n..\r\nx", 4, "250")
+	return modelDATA
 }
 
-var modelCommands = []modelCommand{
-	modelSTARTTLS, modelMail("mail from:<> size=100 body=8bitmime", "250"),
-	modelRecipient("<b@example.test>", "250", "250"), modelRecipient("<c@other.test>", "550", "250"),
-	{"RSET", func(m *model) []string { m.reset(); return []string{"250"} }},
+var modelRSET = modelCommand{"RSET", func(m *model) []string { m.reset(); return []string{"250"} }}
+
+var modelDATA = modelData("From: a\r\n\r\n..\r\nx", 4, "250")
+
+// stateCommands change the state; what they do where they should not comes up often enough only if they
+// are chosen as often as all others.
+var stateCommands = []modelCommand{
+	modelHello("EHLO client.test"), modelMail("mail from:<> size=100 body=8bitmime", "250"),
+	modelRecipient("<b@example.test>", "250", "250"), modelRecipient("<c@other.test>", "550", "250"), modelDATA, modelRSET, modelSTARTTLS,
+}
+
+var otherCommands = []modelCommand{
 	modelHello("HELO client.test"), modelHello("ehlo [192.0.2.1]"),
 	always("EHLO", "501"), always("HELO two words", "501"),
 	always("NOOP", "250"), always("noop MAIL FROM:<x@example.test>", "250"), always("VRFY a", "252"), always("HELP", "214"), always("EXPN list", "502"),
@@ -279,9 +287,14 @@ func (s *modelSite) play(t *rapid.T) (messages, sent int) {
 	client.SetDeadline(time.Now().Add(time.Minute))
 	batch := rapid.IntRange(1, 5).Draw(t, "batch")
 	for i := range rapid.IntRange(5, 30).Draw(t, "length") {
-		c := m.next(t)
-		if rapid.IntRange(0, 3).Draw(t, "digression") == 0 {
-			c = rapid.SampledFrom(modelCommands).Draw(t, "command")
+		var c modelCommand
+		switch rapid.IntRange(0, 3).Draw(t, "digression") {
+		case 0:
+			c = rapid.SampledFrom(otherCommands).Draw(t, "command")
+		case 1:
+			c = rapid.SampledFrom(stateCommands).Draw(t, "command")
+		default:
+			c = m.next(t)
 		}
 		p.out += c.sent + "\r\n"
 		if m.over {
