@@ -27,6 +27,7 @@ type fakeRelay struct {
 	open     map[*relay.Transaction]*taken
 	fail     error // of Accept
 	mailErr  error
+	loggedIn bool
 }
 
 type taken struct {
@@ -47,6 +48,9 @@ func (f *fakeRelay) Login(_ context.Context, _ *relay.Client, user, password str
 	if password != "secret" {
 		return address.Address{}, reply.New(535, "5.7.8", "User name or password is wrong")
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loggedIn = true
 	return address.Parse(user)
 }
 
