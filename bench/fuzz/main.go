@@ -50,12 +50,21 @@ func run(pattern *regexp.Regexp, period time.Duration, workers int) error {
 	if len(targets) == 0 {
 		return errors.New("no fuzz target here matches: it must be run in the project's folder")
 	}
+	cache, err := exec.Command("go", "env", "GOCACHE").Output()
+	if err != nil {
+		return fmt.Errorf("asking for the build cache: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "relayd-fuzz-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
 	fmt.Printf("%d targets, %v each, %d workers\n%-34s %14s %8s %10s\n", len(targets), period, workers, "target", "execs", "new", "CPU")
 	failed := 0
 	var execs, found int64
 	var cpu time.Duration
 	for _, t := range targets {
-		r := t.fuzz(period, workers)
+		r := t.fuzz(dir, strings.TrimSpace(string(cache)), period, workers)
 		fmt.Printf("%-34s %14d %8d %10s\n", t, r.execs, r.found, r.cpu.Round(time.Second))
 		execs, found, cpu = execs+r.execs, found+r.found, cpu+r.cpu
 		if r.err != nil {
@@ -104,9 +113,17 @@ type result struct {
 
 var progress = regexp.MustCompile(`execs: (\d+) .*new interesting: (\d+)`)
 
-func (t target) fuzz(period time.Duration, workers int) (r result) {
-	cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", period.String(), "-fuzzminimizetime", "10s",
-		"-parallel", fmt.Sprint(workers), "-timeout", "0", "./"+filepath.ToSlash(t.folder))
+// fuzz builds the tests of the target's package and runs the target. What it finds goes to cache.
+func (t target) fuzz(dir, cache string, period time.Duration, workers int) (r result) {
+	folder := filepath.ToSlash(t.folder)
+	binary := filepath.Join(dir, strings.ReplaceAll(folder, "/", "_"))
+	r.output, r.err = exec.Command("go", "test", "-c", "-fuzz=.", "-o", binary, "./"+folder).CombinedOutput()
+	if r.err != nil {
+		return r
+	}
+	cmd := exec.Command(binary, "-test.run=^$", "-test.fuzz=^"+t.name+"$", "-test.fuzztime="+period.String(), "-test.fuzzminimizetime=10s",
+		fmt.Sprintf("-test.parallel=%d", workers), "-test.timeout=0", "-test.fuzzcachedir="+filepath.Join(cache, "fuzz", "relayd", folder))
+	cmd.Dir = t.folder
 	r.output, r.err = cmd.CombinedOutput()
 	if s := cmd.ProcessState; s != nil {
 		r.cpu = s.UserTime() + s.SystemTime()
