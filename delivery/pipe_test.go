@@ -161,3 +161,16 @@ func TestPipedBodyCannotBeRead(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// What stands in an alias file reaches the program as it stands there: no shell reads it.
+func TestNoShellReadsTheArguments(t *testing.T) {
+	dir := t.TempDir()
+	const name = "a;b && c | $(id) `id` > d * \"'"
+	if r := Pipe(t.Context(), []string{"/bin/touch", filepath.Join(dir, name)}, piped(text)); r.Reply.Code != 250 {
+		t.Fatal(r.Reply.Error())
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil || len(list) != 1 || list[0].Name() != name {
+		t.Errorf("there are %v, %v", list, err)
+	}
+}
