@@ -19,6 +19,8 @@ import (
 
 	"relayd/config"
 	"relayd/smtpd"
+
+	"go.uber.org/goleak"
 )
 
 // TestMain has the test binary be relayd where a test starts it as a process.
@@ -26,7 +28,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("BE_RELAYD") != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m) // and no test leaves a goroutine behind
 }
 
 // A manager is systemd for one service: it keeps the socket, and hears what the service says.
