@@ -16,14 +16,7 @@ func findChasquid(*world) (string, error) {
 	if err := need("dkimsign"); err != nil {
 		return "", fmt.Errorf("%w, which signs for it: apt-get install python3-dkim", err)
 	}
-	version := firstLine("dpkg-query", "-W", "-f", "${Version}\\n", "python3-dkim")
-	words := strings.Fields(firstLine(path, "--version"))
-	for i, w := range words {
-		if strings.Trim(w, "0123456789.") == "" || i == len(words)-1 {
-			return fmt.Sprintf("chasquid %s, dkimpy %s in its hook", w, version), nil
-		}
-	}
-	return "chasquid", nil
+	return fmt.Sprintf("chasquid %s, dkimpy %s in its hook", version(path, "--version"), version("dpkg-query", "-W", "python3-dkim")), nil
 }
 
 // chasquidHook signs as the hook does that comes with chasquid, whose spam filters it leaves out.

@@ -21,11 +21,7 @@ func findExim(*world) (string, error) {
 	if err := eximAccount(); err != nil {
 		return "", err
 	}
-	words := strings.Fields(firstLine(path, "-bV"))
-	if len(words) < 3 {
-		return "Exim", nil
-	}
-	return "Exim " + words[2], nil
+	return "Exim " + version(path, "-C", "/dev/null", "-bV"), nil
 }
 
 // eximAccount adds the user to our copy of /etc where the package is not installed.

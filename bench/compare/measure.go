@@ -177,12 +177,12 @@ func (b *bench) turn(s scenario, c contender, f *figure) (err error) {
 	b.send(s, 500*time.Millisecond, nil) // what is done only once is not measured
 	cage.resetPeak()
 	before := cage.cpu()
-	b.send(s, time.Duration(b.f.seconds*float64(time.Second)), f)
+	b.send(s, time.Duration(b.f.seconds*max(1, s.longer)*float64(time.Second)), f)
 	f.cpu += cage.cpu() - before
 	f.memory = max(f.memory, cage.peakMemory())
 	f.rounds++
 	if f.sum.Arrived == 0 {
-		return fmt.Errorf("nothing arrived; it said: %s", f.example)
+		return fmt.Errorf("%d messages accepted, and nothing arrived; it said: %q", f.sum.Accepted, f.example)
 	}
 	return nil
 }
@@ -228,7 +228,8 @@ func lastLines(dir string, n int) string {
 	var b strings.Builder
 	files, _ := filepath.Glob(filepath.Join(dir, "*log*"))
 	said, _ := filepath.Glob(filepath.Join(dir, "said"))
-	for _, file := range append(files, said...) {
+	spooled, _ := filepath.Glob(filepath.Join(dir, "spool/log-*"))
+	for _, file := range slices.Concat(files, said, spooled) {
 		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
 			fmt.Fprintf(&b, "\n%s: …%s", filepath.Base(file), text[max(0, len(text)-n):])
 		}

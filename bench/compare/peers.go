@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -65,12 +66,16 @@ func need(programs ...string) error {
 	return nil
 }
 
-// firstLine is what a program says first.
-func firstLine(name string, args ...string) string {
-	out, _ := exec.Command(name, args...).CombinedOutput()
-	line, _, _ := strings.Cut(string(out), "\n")
-	return strings.TrimSpace(line)
+// version is the first thing like a version in what a program says, "?" if there is none.
+func version(name string, args ...string) string {
+	out, _ := exec.Command(name, args...).CombinedOutput() // some say it and fail
+	if v := versionLike.Find(out); v != nil {
+		return string(v)
+	}
+	return "?"
 }
+
+var versionLike = regexp.MustCompile(`[0-9]+(\.[0-9]+)+`)
 
 // ready waits until a peer listens on all ports of mail, and speaks on the first.
 func ready() error {

@@ -15,13 +15,8 @@ func findPostfix(*world) (string, error) {
 	if err := need("postfix", "dovecot", "opendkim", "postconf"); err != nil {
 		return "", fmt.Errorf("%w: apt-get install postfix dovecot-core opendkim", err)
 	}
-	dovecot, _, _ := strings.Cut(firstLine("dovecot", "--version"), " ")
-	return fmt.Sprintf("Postfix %s, Dovecot %s (SASL), %s", firstLine("postconf", "-h", "mail_version"), dovecot, opendkimVersion()), nil
-}
-
-func opendkimVersion() string {
-	_, version, _ := strings.Cut(firstLine("opendkim", "-V"), "Filter v")
-	return strings.TrimSpace("OpenDKIM " + version)
+	return fmt.Sprintf("Postfix %s, Dovecot %s for passwords, OpenDKIM %s", version("postconf", "mail_version"), version("dovecot", "--version"),
+		version("opendkim", "-V")), nil
 }
 
 // postfixMain is main.cf with Debian's settings where they differ from Postfix's.

@@ -19,11 +19,12 @@ type scenario struct {
 	destTLS       bool
 	alone         bool // a message is sent when the one before has arrived
 	pipelining    bool
-	slow          int  // messages of a hundred that the destination answers a second late
-	refusing      int  // messages of a hundred that it refuses
-	durable       bool // relayd is measured once more with answer_within = "0s"
-	idle          bool // nothing is sent
-	extra         bool // only when it is asked for by -run
+	slow          int     // messages of a hundred that the destination answers a second late
+	refusing      int     // messages of a hundred that it refuses
+	durable       bool    // relayd is measured once more with answer_within = "0s"
+	idle          bool    // nothing is sent
+	longer        float64 // so many times as long as others
+	extra         bool    // only when it is asked for by -run
 }
 
 const kib = 1 << 10
@@ -35,8 +36,8 @@ var scenarios = []scenario{
 	{name: "forward-50", about: "forwarding, 20 sessions, 4 KiB, 50 messages a connection", sessions: 20, perConnection: 50, size: 4 * kib, durable: true},
 	{name: "forward-tls", about: "as forward-1, to a destination that offers STARTTLS", sessions: 20, perConnection: 1, size: 4 * kib, destTLS: true},
 	{name: "submit-1", about: "submission on port 465: TLS, password, DKIM with RSA-2048; 20 sessions, 4 KiB, one message a connection",
-		submit: true, sessions: 20, perConnection: 1, size: 4 * kib},
-	{name: "submit-50", about: "as submit-1, 50 messages a connection", submit: true, sessions: 20, perConnection: 50, size: 4 * kib},
+		submit: true, sessions: 20, perConnection: 1, size: 4 * kib, longer: 2},
+	{name: "submit-50", about: "as submit-1, 50 messages a connection", submit: true, sessions: 20, perConnection: 50, size: 4 * kib, longer: 2},
 	{name: "lone", about: "forwarding, one session, 4 KiB, each message when the one before has arrived", sessions: 1, perConnection: 50, size: 4 * kib, alone: true},
 	{name: "big", about: "forwarding, 4 sessions, 2 MB, one message a connection", sessions: 4, perConnection: 1, size: 2000 * 1000},
 	{name: "rcpt100", about: "forwarding, 2 sessions, 4 KiB, 100 recipients at one destination", sessions: 2, perConnection: 10, size: 4 * kib, rcpts: 100},

@@ -90,14 +90,15 @@ func (l *Load) note(err error) {
 	l.example.CompareAndSwap(nil, &text)
 }
 
-// connection sends PerConnection messages, fewer if ctx ends.
+// connection sends PerConnection messages, fewer if ctx ends, but at least one: where passwords take
+// long, there would be nothing to measure otherwise.
 func (l *Load) connection(ctx context.Context, ledger *Ledger, letter *letter) error {
 	c, err := l.open()
 	if err != nil {
 		return err
 	}
 	defer func() { c.Close() }()
-	for i := 0; i < l.PerConnection && ctx.Err() == nil; i++ {
+	for i := 0; i == 0 || i < l.PerConnection && ctx.Err() == nil; i++ {
 		if err := l.message(c, ledger, letter); err != nil {
 			return err
 		}
