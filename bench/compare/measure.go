@@ -71,13 +71,14 @@ func measureAll(dir string, f flags) error {
 	if b.signs, err = signingRate(w); err != nil {
 		return err
 	}
+	var chosen []scenario
 	for _, s := range scenarios {
-		if !f.run.MatchString(s.name) || s.extra && f.run.String() == "" {
-			continue
+		if f.run.MatchString(s.name) && (!s.extra || f.run.String() != "") {
+			chosen = append(chosen, s)
 		}
-		if err := b.play(s); err != nil {
-			return err
-		}
+	}
+	for i, s := range chosen {
+		b.play(s, b.begun.Add(f.limit*time.Duration(i+1)/time.Duration(len(chosen))))
 	}
 	fmt.Println(b.goals())
 	if f.out != "" {
@@ -118,14 +119,19 @@ func (b *bench) contenders(s scenario) []contender {
 	return list
 }
 
-// play has every contender play a scenario, in turn, in every round.
-func (b *bench) play(s scenario) error {
+// play has every contender play a scenario, in turn, in every round. A round begins before due, but for
+// the first.
+func (b *bench) play(s scenario, due time.Time) {
 	list := b.contenders(s)
 	figures := make([]*figure, len(list))
 	for i, c := range list {
 		figures[i] = &figure{contender: c.title}
 	}
-	for range b.f.rounds {
+	for round := range b.f.rounds {
+		if round > 0 && time.Now().After(due) {
+			fmt.Printf("%s is late and has %d rounds only.\n\n", s.name, round)
+			break
+		}
 		for i, c := range list {
 			if figures[i].problem != "" {
 				continue
@@ -140,7 +146,6 @@ func (b *bench) play(s scenario) error {
 		slices.Sort(f.sum.Latencies)
 	}
 	fmt.Print(b.table(s), "\n")
-	return nil
 }
 
 // turn starts a contender, sends and adds what it did to its figure.

@@ -114,7 +114,7 @@ func (b *bench) publish() error {
 
 // how says how much was measured.
 func (f flags) how() string {
-	return fmt.Sprintf("Each relay had %d turns of %g seconds in every scenario, one after the other.", f.rounds, f.seconds)
+	return fmt.Sprintf("Each relay had %d turns of %g seconds in every scenario (submission: twice that), one after the other.", f.rounds, f.seconds)
 }
 
 const explanation = `The sessions that send, the destination and the name server run on the same processors as the relay
@@ -131,7 +131,8 @@ answer to each command, and send the next message as soon as they have the answe
 - *lost* counts recipients of accepted messages for whom nothing had arrived 20 s after the last was sent, *duplicate* those who got more than one.
 - *relayd* forwards while the sender waits, as it does unless told otherwise, and checks SPF, DKIM and DMARC, which
   of the others only chasquid does in part (SPF). *relayd durable* has every message on disk before it answers (` + "`answer_within = \"0s\"`" + `), as the others do.
-- Passwords are bcrypt with cost 10, but chasquid has its own kind; the certificate is ECDSA; signatures are RSA-2048.
+- Passwords are bcrypt with cost 10, but chasquid has its own kind (scrypt). relayd alone remembers that a password was right, which is
+  most of submit-1. The certificate is ECDSA, signatures are RSA-2048.
 `
 
 // machine describes it.
