@@ -46,7 +46,7 @@ func sign(keyFile string) error {
 }
 
 // startChasquid starts chasquid, which is always durable as far as it goes.
-func startChasquid(w *world, c *cage, dir string, _ bool) error {
+func startChasquid(w *world, c *cage, dir, _ string) error {
 	daemon, err := unpacked("chasquid", "chasquid")
 	if err != nil {
 		return err

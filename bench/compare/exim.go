@@ -104,7 +104,7 @@ plain_login:
 `
 
 // startExim starts Exim with its configuration where the program looks for it. It is always durable.
-func startExim(w *world, c *cage, dir string, _ bool) error {
+func startExim(w *world, c *cage, dir, _ string) error {
 	program, err := unpacked("exim4-daemon-light", "exim4")
 	if err != nil {
 		return err

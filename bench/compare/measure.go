@@ -20,7 +20,7 @@ import (
 type contender struct {
 	peer
 	title   string
-	durable bool
+	setting string
 }
 
 // A figure is what one contender did in one scenario, over all rounds.
@@ -111,9 +111,9 @@ func (b *bench) contenders(s scenario) []contender {
 		if b.found[p.name] == "" {
 			continue
 		}
-		list = append(list, contender{p, p.name, false})
-		if p.name == "relayd" && s.durable {
-			list = append(list, contender{p, "relayd durable", true})
+		list = append(list, contender{p, p.name, ""})
+		if p.name == "relayd" && s.settings {
+			list = append(list, contender{p, "relayd " + durable, durable}, contender{p, "relayd " + unsigned, unsigned})
 		}
 	}
 	return list
@@ -166,7 +166,7 @@ func (b *bench) turn(s scenario, c contender, f *figure) (err error) {
 			err = fmt.Errorf("%w; its log ends with: %s", err, lastLines(dir, 400))
 		}
 	}()
-	if err := c.start(b.w, cage, dir, c.durable); err != nil {
+	if err := c.start(b.w, cage, dir, c.setting); err != nil {
 		return err
 	}
 	if err := ready(); err != nil {

@@ -18,7 +18,8 @@ type peer struct {
 	// find returns a name with a version, or an error that says what to install.
 	find func(w *world) (string, error)
 	// start writes its files below dir and starts it. It may still be coming up when start returns.
-	start func(w *world, c *cage, dir string, durable bool) error
+	// Only relayd knows other settings than "".
+	start func(w *world, c *cage, dir, setting string) error
 }
 
 // peers are all that there are, ours first.
@@ -118,21 +119,29 @@ func findRelayd(w *world) (string, error) {
 	return "relayd " + os.Getenv("COMPARE_COMMIT"), nil
 }
 
-// startRelayd has relayd as shipped, in its own folder. durable has it write every message to disk before it answers.
-func startRelayd(w *world, c *cage, dir string, durable bool) error {
+// The settings of relayd other than as shipped.
+const (
+	durable  = "durable"  // every message is on disk before the answer
+	unsigned = "unsigned" // there is no DKIM key
+)
+
+// startRelayd has relayd in its own folder.
+func startRelayd(w *world, c *cage, dir, setting string) error {
 	conf := fmt.Sprintf("hostname = %q\nstate_dir = %q\n[listen]\nsmtp = [\"127.0.0.1:25\"]\nsubmission = [\"127.0.0.1:587\"]\nsubmissions = [\"127.0.0.1:465\"]\n",
 		hostname, filepath.Join(dir, "state"))
-	if durable {
+	if setting == durable {
 		conf += "[forward]\nanswer_within = \"0s\"\n"
 	}
 	err := errors.Join(
 		write(filepath.Join(dir, "relayd.toml"), conf, 0o644),
 		write(filepath.Join(dir, "domains/example.test/aliases"), eachAlias("%s: %s\n"), 0o644),
 		write(filepath.Join(dir, "domains/example.test/users"), "app:"+w.bcrypt+"\n", 0o640),
-		write(filepath.Join(dir, "domains/example.test/dkim/s1.pem"), string(w.dkimPEM), 0o600),
 		write(filepath.Join(dir, "certs/mx/fullchain.pem"), string(w.chain), 0o644),
 		write(filepath.Join(dir, "certs/mx/privkey.pem"), string(w.key), 0o600),
 	)
+	if setting != unsigned {
+		err = errors.Join(err, write(filepath.Join(dir, "domains/example.test/dkim/s1.pem"), string(w.dkimPEM), 0o600))
+	}
 	if err != nil {
 		return err
 	}

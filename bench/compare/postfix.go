@@ -117,7 +117,7 @@ UserID root
 `
 
 // startPostfix starts Postfix with Dovecot and OpenDKIM behind submission. It is always durable.
-func startPostfix(w *world, c *cage, dir string, _ bool) error {
+func startPostfix(w *world, c *cage, dir, _ string) error {
 	fill := func(text string) string {
 		return strings.ReplaceAll(strings.ReplaceAll(text, "SUBMISSION", postfixSubmission), "DIR", dir)
 	}

@@ -132,6 +132,7 @@ answer to each command, and send the next message as soon as they have the answe
 - *relayd* forwards while the sender waits, as it does unless told otherwise, and checks SPF, DKIM and DMARC, which
   of the others only chasquid does in part (SPF); it also signs what it forwards and rewrites the sender, which none of
   them does here. *relayd durable* has every message on disk before it answers (` + "`answer_within = \"0s\"`" + `), as the others do.
+  *relayd unsigned* has no DKIM key, so it signs nothing, as the others do not when they forward.
 - Passwords are bcrypt with cost 10, but chasquid has its own kind (scrypt). relayd alone remembers that a password was right, which is
   most of submit-1. The certificate is ECDSA, signatures are RSA-2048.
 `

@@ -21,7 +21,7 @@ type scenario struct {
 	pipelining    bool
 	slow          int     // messages of a hundred that the destination answers a second late
 	refusing      int     // messages of a hundred that it refuses
-	durable       bool    // relayd is measured once more with answer_within = "0s"
+	settings      bool    // relayd is measured in its other settings too
 	idle          bool    // nothing is sent
 	longer        float64 // so many times as long as others
 	extra         bool    // only when it is asked for by -run
@@ -32,8 +32,8 @@ const kib = 1 << 10
 // scenarios are all that there are, in the order in which they run.
 var scenarios = []scenario{
 	{name: "idle", about: "memory before the first message", idle: true},
-	{name: "forward-1", about: "forwarding, 20 sessions, 4 KiB, one message a connection", sessions: 20, perConnection: 1, size: 4 * kib, durable: true},
-	{name: "forward-50", about: "forwarding, 20 sessions, 4 KiB, 50 messages a connection", sessions: 20, perConnection: 50, size: 4 * kib, durable: true},
+	{name: "forward-1", about: "forwarding, 20 sessions, 4 KiB, one message a connection", sessions: 20, perConnection: 1, size: 4 * kib, settings: true},
+	{name: "forward-50", about: "forwarding, 20 sessions, 4 KiB, 50 messages a connection", sessions: 20, perConnection: 50, size: 4 * kib, settings: true},
 	{name: "forward-tls", about: "as forward-1, to a destination that offers STARTTLS", sessions: 20, perConnection: 1, size: 4 * kib, destTLS: true},
 	{name: "submit-1", about: "submission on port 465: TLS, password, DKIM with RSA-2048; 20 sessions, 4 KiB, one message a connection",
 		submit: true, sessions: 20, perConnection: 1, size: 4 * kib, longer: 2},
