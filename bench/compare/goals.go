@@ -50,8 +50,6 @@ func (b *bench) goals() string {
 	times("forward-50", "relayd", b.best("forward-50"), 6)
 	times("forward-1", "relayd durable", b.best("forward-1"), 3)
 	times("forward-50", "relayd durable", b.best("forward-50"), 3)
-	times("forward-1", "relayd unsigned", b.best("forward-1"), 4)
-	times("forward-50", "relayd unsigned", b.best("forward-50"), 6)
 	times("submit-1", "relayd", b.find("submit-1", "chasquid"), 15)
 	times("submit-1", "relayd", b.best("submit-1"), 1)
 	if us, other := b.find("submit-50", "relayd"), b.best("submit-50"); us != nil && other != nil {
