@@ -186,6 +186,9 @@ func (b *bench) turn(s scenario, c contender, f *figure) (err error) {
 	f.cpu += cage.cpu() - before
 	f.memory = max(f.memory, cage.peakMemory())
 	f.rounds++
+	if s.submit && f.sum.Signed < f.sum.Bodies {
+		return fmt.Errorf("only %d of %d bodies were signed", f.sum.Signed, f.sum.Bodies)
+	}
 	if f.sum.Arrived == 0 {
 		return fmt.Errorf("%d messages accepted, and nothing arrived; it said: %q", f.sum.Accepted, f.example)
 	}
@@ -224,6 +227,7 @@ func (b *bench) send(s scenario, d time.Duration, f *figure) {
 	}
 	t := &f.sum
 	t.Accepted, t.Arrived, t.Lost, t.Duplicate = t.Accepted+j.Accepted, t.Arrived+j.Arrived, t.Lost+j.Lost, t.Duplicate+j.Duplicate
+	t.Signed += j.Signed
 	t.Bodies, t.Damaged, t.Refused, t.Strange = t.Bodies+j.Bodies, t.Damaged+j.Damaged, t.Refused+j.Refused, t.Strange+j.Strange
 	t.Latencies = append(t.Latencies, j.Latencies...)
 }

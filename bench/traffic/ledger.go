@@ -19,8 +19,8 @@ type Ledger struct {
 	entries []entry
 	open    atomic.Int64 // recipients accepted for whom nothing has arrived yet; below 0 while answers are under way
 
-	bodies, damaged, strange, refused atomic.Int64
-	last                              atomic.Int64 // when the latest one arrived, in ns since the beginning
+	bodies, signed, damaged, strange, refused atomic.Int64
+	last                                      atomic.Int64 // when the latest one arrived, in ns since the beginning
 }
 
 // An entry is one message. Times are in nanoseconds since the run began.
@@ -57,7 +57,7 @@ func (l *Ledger) accept(id, n int) {
 }
 
 // arrive notes a message at the destination.
-func (l *Ledger) arrive(id, rcpts int, whole bool) {
+func (l *Ledger) arrive(id, rcpts int, whole, signed bool) {
 	now := int64(time.Since(l.begun))
 	e := &l.entries[id]
 	e.arrived.Store(now)
@@ -65,6 +65,9 @@ func (l *Ledger) arrive(id, rcpts int, whole bool) {
 	l.open.Add(-int64(rcpts))
 	l.bodies.Add(1)
 	l.last.Store(now)
+	if signed {
+		l.signed.Add(1)
+	}
 	if !whole {
 		l.damaged.Add(1)
 	}
@@ -86,6 +89,7 @@ type Judgement struct {
 	Accepted, Arrived int // messages; one has arrived when all of its recipients have it
 	Lost, Duplicate   int // recipients
 	Bodies            int // transactions at the destination
+	Signed            int // bodies with a DKIM signature
 	Damaged           int // bodies of another size than was sent
 	Refused           int // by the destination, as it was told to
 	Strange           int // arrivals that are none of this run
@@ -95,7 +99,7 @@ type Judgement struct {
 
 // Judge reads the ledger. Latencies are from MAIL to the latest arrival, in order.
 func (l *Ledger) Judge() Judgement {
-	j := Judgement{Bodies: int(l.bodies.Load()), Damaged: int(l.damaged.Load()), Refused: int(l.refused.Load()), Strange: int(l.strange.Load()), Last: time.Duration(l.last.Load())}
+	j := Judgement{Bodies: int(l.bodies.Load()), Signed: int(l.signed.Load()), Damaged: int(l.damaged.Load()), Refused: int(l.refused.Load()), Strange: int(l.strange.Load()), Last: time.Duration(l.last.Load())}
 	for i := range min(int(l.next.Load()), len(l.entries)) {
 		e := &l.entries[i]
 		want, got := int(e.want.Load()), int(e.got.Load())

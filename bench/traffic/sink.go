@@ -174,7 +174,7 @@ func (d *dialog) data() bool {
 	if d.w.Flush() != nil {
 		return false
 	}
-	id, body, err := d.read()
+	id, body, signed, err := d.read()
 	if err != nil {
 		return false
 	}
@@ -191,7 +191,7 @@ func (d *dialog) data() bool {
 		d.w.WriteString("550 5.7.1 We do not want this\r\n")
 		return true
 	default:
-		ledger.arrive(number, rcpts, body == size)
+		ledger.arrive(number, rcpts, body == size, signed)
 		if number%100 >= 100-d.manner.Slow {
 			time.Sleep(d.manner.Pause)
 		}
@@ -200,17 +200,17 @@ func (d *dialog) data() bool {
 	return true
 }
 
-// read returns the ID of a message and the size of its body, up to the final dot.
-func (d *dialog) read() (id []byte, body int, err error) {
+// read returns the ID of a message, the size of its body, up to the final dot, and whether there is a signature.
+func (d *dialog) read() (id []byte, body int, signed bool, err error) {
 	inBody := false
 	for {
 		line, err := d.r.ReadSlice('\n')
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, false, err
 		}
 		switch {
 		case len(line) == 3 && line[0] == '.':
-			return id, body, nil
+			return id, body, signed, nil
 		case inBody:
 			body += len(line)
 		case len(line) == 2:
@@ -218,6 +218,8 @@ func (d *dialog) read() (id []byte, body int, err error) {
 			d.conn.SetReadDeadline(time.Now().Add(idle))
 		case line[0] == 'X' && bytes.HasPrefix(line, []byte(idField)):
 			id = bytes.Clone(line[len(idField):])
+		case line[0] == 'D' && bytes.HasPrefix(line, []byte("DKIM-Signature:")):
+			signed = true
 		}
 	}
 }

@@ -71,12 +71,12 @@ func TestLossAndDuplicatesAreSeen(t *testing.T) {
 		id, _ := l.begin()
 		l.accept(id, 2)
 	}
-	l.arrive(0, 2, true)  // well
-	l.arrive(1, 1, false) // one recipient is missing
-	l.arrive(2, 2, true)  // twice
-	l.arrive(2, 2, true)
+	l.arrive(0, 2, true, true)   // well
+	l.arrive(1, 1, false, false) // one recipient is missing
+	l.arrive(2, 2, true, false)  // twice
+	l.arrive(2, 2, true, false)
 	j := l.Judge() // and the last is lost
-	if j.Accepted != 4 || j.Arrived != 2 || j.Lost != 3 || j.Duplicate != 2 || j.Damaged != 1 || j.Bodies != 4 {
+	if j.Accepted != 4 || j.Arrived != 2 || j.Lost != 3 || j.Duplicate != 2 || j.Damaged != 1 || j.Signed != 1 || j.Bodies != 4 {
 		t.Errorf("%+v", j)
 	}
 	if _, ok := l.begin(); ok {
