@@ -111,6 +111,9 @@ func (s *session) explain(err error) error {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		err = fmt.Errorf("%w: is the clock of this machine right?", err)
 	}
+	if ended := s.ctx.Err(); ended != nil && !errors.Is(err, ended) { // what was cut off may look like an answer
+		err = fmt.Errorf("%w: %w", ended, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.after > 0 {

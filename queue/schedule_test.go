@@ -111,9 +111,12 @@ func TestPanicInADSNIsContained(t *testing.T) {
 // TestWhatMakesUsPanicTwiceIsHeld: only that, and until the admin releases it.
 func TestWhatMakesUsPanicTwiceIsHeld(t *testing.T) {
 	bubble(t, func(t *testing.T) {
+		var mu sync.Mutex
 		tries := map[string]int{}
 		mended := false
 		r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+			mu.Lock()
+			defer mu.Unlock()
 			tries[w.Envelope.ID]++
 			switch {
 			case w.Envelope.ID == idA && !mended:
