@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -34,8 +33,8 @@ func docPages(t *testing.T) map[string]string {
 
 var (
 	shBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
-	// ourCommand is a command as it stands in a page: up to the end of the line, or of its backquotes.
-	ourCommand = regexp.MustCompile("\\b(relay-util|relayd)((?: +(?:--?[a-z]|[a-z]+\\b)[^\n`|;&#]*)+)")
+	// ourCommand is a command at the beginning of a line or behind another one.
+	ourCommand = regexp.MustCompile(`(?m)(?:^ *|[;&|] |sudo |\./cmd/)(relay-util|relayd)( +[a-z-][^\n|;&#]*)`)
 	ourFlag    = regexp.MustCompile(`\s(--?[a-z][a-z-]*)`)
 )
 
@@ -167,7 +166,6 @@ func TestPagesRun(t *testing.T) {
 			continue
 		}
 		var sh strings.Builder
-		sh.WriteString("relay-util() { command relay-util -c $WORK/etc/relayd/relayd.toml \"$@\"; }\n")
 		for _, block := range blocks {
 			sh.WriteString(insideWork(block[1]))
 		}
@@ -185,20 +183,19 @@ func TestPagesRun(t *testing.T) {
 			if err := os.CopyFS(env.WorkDir+"/etc/chasquid", os.DirFS("../../moving/testdata/chasquid")); err != nil {
 				return err
 			}
-			return copyFile(env.WorkDir+"/gitignore", "../../etc/gitignore")
+			data, err := os.ReadFile("../../etc/gitignore")
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(env.WorkDir+"/etc/gitignore", data, 0o600)
 		},
 	})
 }
 
-func copyFile(to, from string) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, fs.FileMode(0o600))
-}
+var absolute = regexp.MustCompile(`(^|[\s"'=<>])/(etc|root|var|tmp)/`)
 
-// insideWork moves absolute paths below the folder of a script.
+// insideWork moves absolute paths below the folder of a script, and the settings with them.
 func insideWork(commands string) string {
-	return regexp.MustCompile(`(^|[\s"'=<>])/(etc|root|var|tmp)/`).ReplaceAllString(commands, "$1$$WORK/$2/")
+	commands = absolute.ReplaceAllString(commands, "$1$$WORK/$2/")
+	return strings.ReplaceAll(commands, "relay-util ", "relay-util -c $WORK/etc/relayd/relayd.toml ")
 }
