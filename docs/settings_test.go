@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"relayd/config"
 )
 
 const settingsHead = `# Every setting
@@ -26,6 +28,25 @@ func TestSettingsAreThoseOfTheExamples(t *testing.T) {
 	}
 	if read(t, "settings.md") != want {
 		t.Error("settings.md is not as etc/relayd.toml and etc/domain.toml are: go test ./docs -update")
+	}
+}
+
+var tomlBlock = regexp.MustCompile("(?ms)^ *```toml\n(.*?)^ *```$")
+
+// TestSettingsInPagesAreRight parses what pages show of relayd.toml and domain.toml.
+func TestSettingsInPagesAreRight(t *testing.T) {
+	found := 0
+	for name, page := range pages(t) {
+		for _, block := range tomlBlock.FindAllStringSubmatch(page, -1) {
+			found++
+			_, err := config.Parse(name, []byte("hostname = \"mx.example.com\"\n"+block[1]))
+			if _, ofDomain := config.ParseDomain(name, []byte(block[1])); err != nil && ofDomain != nil {
+				t.Errorf("%s:\n%s\nis no relayd.toml: %v\nand no domain.toml: %v", name, block[1], err, ofDomain)
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d blocks of settings were found", found)
 	}
 }
 
@@ -50,19 +71,16 @@ func settingsOf(file, example string) string {
 			fmt.Fprintf(&out, "\n### %s\n", line)
 			paragraph()
 		case key != nil:
-			fmt.Fprintf(&out, "\n**`%s = %s`**\n", key[1], key[2])
-			out.WriteString("\\\n")
-			paragraph()
+			fmt.Fprintf(&out, "\n**`%s = %s`**\\\n%s\n", key[1], key[2], plain(strings.Join(said, "\n")))
+			said = nil
 		case line == "":
-			if out.Len() > 0 && !strings.Contains(out.String(), "\n\n") {
-				paragraph()
-			}
+			paragraph()
 		default:
 			said = append(said, strings.TrimPrefix(strings.TrimPrefix(line, "#"), " "))
 		}
 	}
 	paragraph()
-	return strings.ReplaceAll(out.String(), "\n\\\n\n", "\\\n")
+	return out.String()
 }
 
 // plain keeps what is said from being taken for Markdown.
