@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -46,7 +47,10 @@ type Door struct {
 	opt      DoorOptions
 	listener net.Listener
 	slots    slots
-	resting  time.Time // the drop folder is left alone until then; of takeAll alone
+	// Of takeAll alone: until when each user's files in the drop folder are left alone, and the files
+	// that are until the next start.
+	resting map[uint32]time.Time
+	aside   map[string]bool
 }
 
 // Bounds on the socket. A connection that is one too many is told so, and its message goes into the
@@ -83,7 +87,13 @@ func Open(opt DoorOptions) (*Door, error) {
 		l.Close()
 		return nil, err
 	}
-	return &Door{opt: opt, listener: l, slots: slots{by: map[uint32]int{}}}, nil
+	d := newDoor(opt)
+	d.listener = l
+	return d, nil
+}
+
+func newDoor(opt DoorOptions) *Door {
+	return &Door{opt: opt, slots: slots{by: map[uint32]int{}}, resting: map[uint32]time.Time{}, aside: map[string]bool{}}
 }
 
 // prepare sets the modes. That of the state folder comes last.
@@ -231,10 +241,14 @@ func (d *Door) tell(conn net.Conn, r *reply.Reply) bool {
 var errNotWhole = reply.New(451, "4.3.0", "The message broke off")
 
 // take submits a message of req.Size bytes in the name of a local user, and returns its queue ID.
-func (d *Door) take(ctx context.Context, uid uint32, req *Request, body *io.LimitedReader) (string, error) {
+func (d *Door) take(ctx context.Context, uid uint32, req *Request, body *io.LimitedReader) (id string, err error) {
+	defer d.contain(uid, &err)
 	name, err := d.opt.UserName(uid)
-	if err != nil {
+	if _, unknown := errors.AsType[user.UnknownUserIdError](err); unknown {
 		return "", reply.New(550, "5.7.1", "The user of the number %d has no name on this machine", uid).Because(err)
+	}
+	if err != nil {
+		return "", reply.Internal(fmt.Errorf("looking for the name of the user %d: %w", uid, err))
 	}
 	s, err := d.opt.Rule.submission(name, req)
 	if err != nil {
@@ -257,6 +271,18 @@ func (d *Door) take(ctx context.Context, uid uint32, req *Request, body *io.Limi
 		return "", err
 	}
 	return tx.ID, nil
+}
+
+// errPanicked is within the reply to a message that brought us to a panic.
+var errPanicked = errors.New("a panic, which the log tells of")
+
+// contain is to be deferred by what looks into a message: a panic over it ends nothing else. A file in the
+// drop folder would make relayd end again at every start.
+func (d *Door) contain(uid uint32, err *error) {
+	if p := recover(); p != nil {
+		d.opt.Log.Error("panic over mail of a local user", "uid", uid, "panic", p, "stack", string(debug.Stack()))
+		*err = reply.Internal(errPanicked)
+	}
 }
 
 // slots count the connections of each user.

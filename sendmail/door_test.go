@@ -1,6 +1,7 @@
 package sendmail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,6 +94,9 @@ func (h *house) Submit(_ context.Context, s *relay.Submission, _ *relay.Transact
 	defer h.mu.Unlock()
 	if h.fail != nil && s.Sender.Local != "" {
 		return h.fail
+	}
+	if bytes.Contains(text, []byte("poison")) {
+		panic("poison")
 	}
 	var to []string
 	for _, r := range s.Recipients {
@@ -223,7 +227,7 @@ func TestDropFolder(t *testing.T) {
 	if answer, err := h.send("first\n", Request{Recipients: []string{"a"}}); err != nil || answer != Dropped {
 		t.Fatalf("%v %v", answer, err)
 	}
-	d := &Door{opt: h.opt}
+	d := newDoor(h.opt)
 	h.fail = reply.New(452, "4.3.1", "Full")
 	h.look(d, 0, 1)
 	h.fail = nil

@@ -83,8 +83,11 @@ func hand(f *os.File, dir string) error {
 // Times of the drop folder.
 const (
 	lookEvery = 2 * time.Second
-	restFor   = time.Minute // after a message that cannot be taken now
+	restFor   = time.Minute // of a user, after a message that cannot be taken now
 )
+
+// maxAside bounds the files that have made relayd fail and are left alone, by name.
+const maxAside = 1000
 
 // watchDrop takes in what lies in the drop folder, until ctx ends.
 func (d *Door) watchDrop(ctx context.Context) {
@@ -104,9 +107,6 @@ func (d *Door) watchDrop(ctx context.Context) {
 
 // takeAll goes once through the drop folder, with little memory however much lies in it.
 func (d *Door) takeAll(ctx context.Context) error {
-	if d.opt.Now().Before(d.resting) {
-		return nil
-	}
 	folder, err := os.Open(dropIn(d.opt.StateDir))
 	if err != nil {
 		return err
@@ -115,10 +115,12 @@ func (d *Door) takeAll(ctx context.Context) error {
 	for {
 		names, err := folder.Readdirnames(256)
 		for _, name := range names {
-			if ctx.Err() != nil || d.opt.Now().Before(d.resting) {
+			if ctx.Err() != nil {
 				return nil
 			}
-			d.takeFile(ctx, name)
+			if err := d.takeFile(ctx, name); err != nil {
+				return err
+			}
 		}
 		if err == io.EOF {
 			return nil
@@ -130,35 +132,50 @@ func (d *Door) takeAll(ctx context.Context) error {
 }
 
 // takeFile takes one file in, and removes it once that is done or can never be. One that cannot be taken
-// now stays. A crash in between makes a duplicate, never a loss.
-func (d *Door) takeFile(ctx context.Context, name string) {
+// now stays, and with it all of the same user's, for a while: what one may not send for now keeps nobody
+// else's back. A crash in between makes a duplicate, never a loss. An error is a fault of this machine's,
+// such as too many open files, and says nothing about the file.
+func (d *Door) takeFile(ctx context.Context, name string) error {
 	path := filepath.Join(dropIn(d.opt.StateDir), name)
 	if strings.HasPrefix(name, ".") {
 		if info, err := os.Lstat(path); err == nil && d.opt.Now().Sub(info.ModTime()) > unfinished {
 			os.Remove(path)
 		}
-		return
+		return nil
+	}
+	if d.aside[name] {
+		return nil
 	}
 	f, uid, err := d.openDropped(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case mayPass(err):
+		return err
+	case err != nil:
 		if removed := os.Remove(path); removed == nil { // else it would be told of at every look
 			d.opt.Log.Warn("removed from the drop folder what is no message", "file", name, "reason", err.Error())
 		}
-		return
+		return nil
 	}
 	defer f.Close()
+	if d.opt.Now().Before(d.resting[uid]) {
+		return nil
+	}
+	delete(d.resting, uid)
 	id, err := d.takeDropped(ctx, f, uid)
 	r := reply.From(err)
 	switch {
 	case err == nil:
 		d.opt.Log.Info("taken from the drop folder", "id", id, "uid", uid)
+	case errors.Is(err, errPanicked) && len(d.aside) < maxAside:
+		d.opt.Log.Error("mail in the drop folder has made relayd fail, and stays there until the next start", "uid", uid, "file", name)
+		d.aside[name] = true
+		return nil
 	case r.Temporary():
 		d.opt.Log.Warn("mail in the drop folder has to wait", "uid", uid, "reply", r.Error())
-		d.resting = d.opt.Now().Add(restFor)
-		return
+		d.resting[uid] = d.opt.Now().Add(restFor)
+		return nil
 	default:
 		d.opt.Log.Warn("mail in the drop folder is refused", "uid", uid, "reply", r.Error())
 		d.notify(ctx, uid, r)
@@ -166,6 +183,14 @@ func (d *Door) takeFile(ctx context.Context, name string) {
 	if err := os.Remove(path); err != nil {
 		d.opt.Log.Error("a message that was taken stays in the drop folder, and will be taken again", "id", id, "error", err.Error())
 	}
+	return nil
+}
+
+// mayPass tells an error of this machine's, after which a file may be opened well, from what says that a
+// file is no message: a link, a socket, or what its maker keeps from the relay.
+func mayPass(err error) bool {
+	_, system := errors.AsType[*fs.PathError](err)
+	return system && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENXIO) && !errors.Is(err, fs.ErrPermission)
 }
 
 // openDropped opens a file and finds out whose it is.
@@ -211,10 +236,17 @@ func (d *Door) sender(f *os.File) (uint32, error) {
 func (d *Door) takeDropped(ctx context.Context, f *os.File, uid uint32) (string, error) {
 	in := bufio.NewReader(f)
 	req, length, err := readRequest(in)
+	if mayPass(err) {
+		return "", err
+	}
 	if err != nil {
 		return "", reply.New(554, "5.6.0", "%v", err)
 	}
-	if info, err := f.Stat(); err != nil || info.Size() != int64(length)+req.Size {
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if info.Size() != int64(length)+req.Size {
 		return "", reply.New(554, "5.6.0", "The message is not whole")
 	}
 	return d.take(ctx, uid, &req, &io.LimitedReader{R: in, N: req.Size})
@@ -223,6 +255,7 @@ func (d *Door) takeDropped(ctx context.Context, f *os.File, uid uint32) (string,
 // notify tells a local user why a message that was dropped is not sent. The message itself stays where
 // it came from: the reason says enough, and what it holds may be what it was refused for.
 func (d *Door) notify(ctx context.Context, uid uint32, why *reply.Reply) {
+	defer d.contain(uid, new(error))
 	name, err := d.opt.UserName(uid)
 	if err != nil {
 		return

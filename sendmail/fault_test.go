@@ -1,0 +1,126 @@
+package sendmail
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"relayd/reply"
+)
+
+// shut is a house whose relay is down, with these texts in its drop folder.
+func shut(t *testing.T, texts ...string) (*house, *Door) {
+	t.Helper()
+	h := newHouse(t)
+	h.open()
+	h.stop()
+	for _, text := range texts {
+		h.leave(text)
+	}
+	return h, newDoor(h.opt)
+}
+
+// leave leaves a message in the drop folder.
+func (h *house) leave(text string) {
+	h.t.Helper()
+	if answer, err := h.send(text, Request{Recipients: []string{"a"}}); err != nil || answer != Dropped {
+		h.t.Fatalf("%v %v", answer, err)
+	}
+}
+
+// TestTooManyOpenFilesLosesNoMail: a message that cannot be opened now was answered 250.
+func TestTooManyOpenFilesLosesNoMail(t *testing.T) {
+	h, d := shut(t, "hi\n")
+	files, err := os.ReadDir(dropIn(h.dir))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v %v", files, err)
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := syscall.Rlimit{Cur: 0, Max: limit.Max}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	failed := d.takeFile(context.Background(), files[0].Name())
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(failed, syscall.EMFILE) {
+		t.Errorf("%v", failed)
+	}
+	h.look(d, 1, 0)
+}
+
+// TestWhatIsNoMessageGoes: links, folders and pipes, which nobody has been answered 250 for.
+func TestWhatIsNoMessageGoes(t *testing.T) {
+	h, d := shut(t)
+	at := func(name string) string { return filepath.Join(dropIn(h.dir), name) }
+	err := errors.Join(os.Symlink("/etc/passwd", at("link")), os.Mkdir(at("folder"), 0o700), syscall.Mkfifo(at("pipe"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.look(d, 0, 0)
+}
+
+// TestAPanicOverLocalMailEndsNothingElse: a file that made relayd end would do so at every start.
+func TestAPanicOverLocalMailEndsNothingElse(t *testing.T) {
+	h, d := shut(t, "poison\n", "hi\n")
+	h.look(d, 1, 1)
+	h.later(2 * restFor)
+	h.leave("poison too\n")
+	h.look(d, 1, 2)
+	h.open()
+	if answer, err := h.send("poison\n", Request{Recipients: []string{"a"}}); err != nil || answer.Code != 451 {
+		t.Errorf("%v %v", answer, err)
+	}
+	h.stop()
+}
+
+// TestOneUserKeepsNoOtherWaiting: who has sent too much, or is out of order otherwise.
+func TestOneUserKeepsNoOtherWaiting(t *testing.T) {
+	h, _ := shut(t)
+	here, other, waiting := os.Geteuid(), 1234, 3
+	if here != 0 { // nobody else's files can be made then
+		other, waiting = here, 0
+	}
+	for i, uid := range []int{other, other, here, other, here, here} {
+		name := filepath.Join(dropIn(h.dir), "file"+strconv.Itoa(i))
+		if err := errors.Join(os.WriteFile(name, []byte(`{"recipients":["a"],"size":4}`+"\n"+"hi\r\n"), 0o600), os.Chown(name, uid, uid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.opt.UserName = func(uid uint32) (string, error) {
+		if uid == 1234 {
+			return "", errors.New("nobody can say for now")
+		}
+		return "me", nil
+	}
+	d := newDoor(h.opt)
+	h.look(d, 6-waiting, waiting)
+	d.opt.UserName = func(uint32) (string, error) { return "me", nil }
+	h.look(d, 6-waiting, waiting) // it rests
+	h.later(restFor)
+	h.look(d, 6, 0)
+}
+
+// TestAUserWhoseNameCannotBeLookedUpIsNotUnknown: the file of users may be out of reach for a moment.
+func TestAUserWhoseNameCannotBeLookedUpIsNotUnknown(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code int
+	}{{user.UnknownUserIdError(7), 550}, {syscall.EMFILE, 451}} {
+		h := newHouse(t)
+		h.opt.UserName = func(uint32) (string, error) { return "", c.err }
+		_, err := newDoor(h.opt).take(context.Background(), 7, &Request{}, nil)
+		if got := reply.From(err).Code; got != c.code {
+			t.Errorf("%v: %d, want %d", c.err, got, c.code)
+		}
+	}
+}
