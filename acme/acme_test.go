@@ -528,3 +528,28 @@ func TestInstallKeepsThePairWholeAndLittleElse(t *testing.T) {
 		t.Errorf("somebody's own folder: %v", err)
 	}
 }
+
+// TestARestoredCertificateIsRenewed: a backup holds what links lead to, so that a folder stands where the
+// link was. Each order that ended there would cost one of the few that a CA allows.
+func TestARestoredCertificateIsRenewed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "certs")
+	for n := range int64(3) {
+		if err := install(dir, "x", issue(t, "x.example", n+1, time.Now(), day)); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(dir, "x")
+		hidden, err := filepath.EvalSymlinks(link)
+		if err := errors.Join(err, os.Remove(link), os.Rename(hidden, link)); err != nil {
+			t.Fatal(err)
+		}
+		if leaf, err := readLeaf(dir, "x"); err != nil || leaf.SerialNumber.Int64() != n+1 {
+			t.Fatalf("%v, %v", leaf, err)
+		}
+	}
+	if err := install(dir, "x", issue(t, "x.example", 4, time.Now(), day)); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 3 { // the link, its folder, the folder before
+		t.Errorf("%v, %v", list, err)
+	}
+}

@@ -137,6 +137,9 @@ func install(dir, folder string, p *Pair) error {
 		err = os.Symlink(filepath.Base(hidden), hidden+".new")
 	}
 	if err == nil {
+		err = putAside(link, hidden)
+	}
+	if err == nil {
 		err = os.Rename(hidden+".new", link)
 	}
 	if err != nil {
@@ -145,10 +148,31 @@ func install(dir, folder string, p *Pair) error {
 	return syncDir(dir)
 }
 
+// putAside makes room for a link where a backup was restored: its folder is then one of an earlier pair.
+// A crash right behind it costs an order.
+func putAside(link, hidden string) error {
+	if !isRestored(link) {
+		return nil
+	}
+	return os.Rename(link, hidden+".old")
+}
+
+// isRestored reports whether a folder stands in the place of a link, with a pair in it and nothing else,
+// as a backup puts it back, which holds what links lead to.
+func isRestored(link string) bool {
+	info, err := os.Lstat(link)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	list, err := os.ReadDir(link)
+	return err == nil && len(list) == 2 && list[0].Name() == chainFile && list[1].Name() == keyFile
+}
+
 // sweep removes what is left of earlier pairs, but for the one in place.
 func sweep(dir, folder string) error {
-	current, err := os.Readlink(filepath.Join(dir, folder))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	link := filepath.Join(dir, folder)
+	current, err := os.Readlink(link)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !isRestored(link) {
 		return fmt.Errorf("%w: only links of relayd's own belong there: take it away", err)
 	}
 	list, err := os.ReadDir(dir)
