@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// The files of a certificate, as room certs reads them, and those of our own. Names that begin
-// with a dot are not certificates.
+// The files of a certificate, as room certs reads them, and those of our own, which stand beside the
+// certificates' folders. Folders whose names begin with a dot are no certificates, and in no backup.
 const (
 	chainFile   = "fullchain.pem"
 	keyFile     = "privkey.pem"
-	stateFile   = ".state"
-	accountFile = ".account"
+	stateFile   = "state.json"
+	accountFile = "account.json"
 )
 
 // A Status is how a name fares.

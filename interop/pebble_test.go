@@ -153,7 +153,7 @@ func (p *pebble) startTrusting(s *site) *daemon {
 func hurry(s *site) {
 	s.t.Helper()
 	var state map[string]map[string]any
-	if err := json.Unmarshal([]byte(s.read("state/certs/.state")), &state); err != nil {
+	if err := json.Unmarshal([]byte(s.read("state/certs/state.json")), &state); err != nil {
 		s.t.Fatal(err)
 	}
 	past := time.Now().Add(-48 * time.Hour).Format(time.RFC3339)
@@ -168,7 +168,7 @@ func hurry(s *site) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.write("state/certs/.state", string(data))
+	s.write("state/certs/state.json", string(data))
 }
 
 // issued waits until relayd has had n certificates for a name.
