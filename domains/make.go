@@ -101,8 +101,19 @@ func LikeOther(dir, other string) error {
 		return err
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil && os.Geteuid() == 0 {
+	return Give(dir, int(owner.Uid), int(owner.Gid), info.Mode()&(fs.ModePerm|fs.ModeSetgid))
+}
+
+// Give gives a folder an owner and a mode. Only root can give an owner. It is an error, and changes
+// nothing, where who owns the folder around it has put a link in its place.
+func Give(dir string, uid, gid int, mode fs.FileMode) error {
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(dir, info.Mode()&(fs.ModePerm|fs.ModeSetgid))
+	defer f.Close()
+	if err := f.Chown(uid, gid); err != nil && os.Geteuid() == 0 {
+		return err
+	}
+	return f.Chmod(mode)
 }

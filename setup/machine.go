@@ -129,14 +129,14 @@ const folderMode fs.FileMode = 0o750
 func (p *Plan) folders(context.Context) error {
 	for _, dir := range []string{"/etc/relayd/domains", "/etc/relayd/certs", p.Config.StateDir} {
 		if !exists(p.at(dir)) {
-			p.add(dir+"/", func(context.Context) error { return p.makeFolder(dir) })
+			p.add(dir+"/", func(context.Context) error { return p.makeFolder(dir, folderMode) })
 		}
 	}
 	return nil
 }
 
 // makeFolder makes a folder of the account's where there is none, in one step.
-func (p *Plan) makeFolder(dir string) error {
+func (p *Plan) makeFolder(dir string, mode fs.FileMode) error {
 	path := p.at(dir)
 	if exists(path) {
 		return nil
@@ -154,7 +154,7 @@ func (p *Plan) makeFolder(dir string) error {
 		return err
 	}
 	defer os.Remove(draft) // gone after the rename
-	if err := errors.Join(os.Chown(draft, uid, gid), os.Chmod(draft, folderMode)); err != nil {
+	if err := domains.Give(draft, uid, gid, mode); err != nil {
 		return err
 	}
 	return os.Rename(draft, path)
@@ -218,9 +218,9 @@ func makeFile(path, text string) error {
 	return domains.WriteFile(path, []byte(text), 0o644)
 }
 
-// ownedLike reports whether a file belongs to the owner of its folder.
+// ownedLike reports whether a file, or the link in its place, belongs to the owner of its folder.
 func ownedLike(path string) (bool, error) {
-	file, err := os.Stat(path)
+	file, err := os.Lstat(path)
 	if err != nil {
 		return false, err
 	}

@@ -2,11 +2,13 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"relayd/config"
@@ -160,5 +162,57 @@ func TestUnitOfAPackage(t *testing.T) {
 	stays := strings.Join(s.removal(0, false, RemovalOptions{}).Stays, "\n")
 	if !strings.Contains(stays, "/usr/lib/systemd/system/relayd.service, of a package") {
 		t.Error(stays)
+	}
+}
+
+// TestRootFollowsNoLinkOfOthers: the folders that root works in belong to others, who may have been broken
+// into. What a link of theirs leads to must not become theirs, or open to them.
+func TestRootFollowsNoLinkOfOthers(t *testing.T) {
+	s := newServer(t, true).withDomain()
+	p := s.setUp()
+	s.write("/shadow", "secret")
+	shadow := filepath.Join(s.opt.Root, "shadow")
+	if err := os.Chmod(shadow, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.steps = nil
+	p.webroot("/srv/www")
+	challenges := filepath.Join(s.opt.Root, "/srv/www/.well-known/acme-challenge")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(challenges), 0o755), os.Symlink(shadow, challenges)); err != nil {
+		t.Fatal(err)
+	}
+	p.Run(context.Background(), func(string) {}) // whether that is an error or not
+	if info, err := os.Stat(shadow); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file behind a link of the web server's user: %v %v", info.Mode(), err)
+	}
+}
+
+// TestTheSecretIsGivenAwayAndNotWhatALinkLeadsTo: the state folder is the account's.
+func TestTheSecretIsGivenAwayAndNotWhatALinkLeadsTo(t *testing.T) {
+	s := newServer(t, true).withDomain()
+	s.setUp()
+	file := filepath.Join(s.opt.Root, "/var/lib/relayd/srs-secrets")
+	s.write("/victim", "anything")
+	victim := filepath.Join(s.opt.Root, "victim")
+	if err := errors.Join(os.Remove(file), os.Symlink(victim, file)); err != nil {
+		t.Fatal(err)
+	}
+	if owned, err := ownedLike(file); err != nil || !owned {
+		t.Errorf("%v %v: the owner of the link itself counts", owned, err)
+	}
+	before, err := os.Stat(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Lchown(filepath.Dir(file), 1234, 1234); err == nil { // as root: now it is due
+		s.write("/etc/passwd", "root:x:0:0::/:/bin/sh\nrelayd:x:1234:1234::/var/lib/relayd:/bin/false\n")
+		s.write("/etc/group", "root:x:0:\nrelayd:x:1234:\n")
+		if got := s.setUp().Steps(); len(got) != 1 || !strings.Contains(got[0], "srs-secrets") {
+			t.Errorf("%q", got)
+		}
+	}
+	after, err := os.Stat(victim)
+	if err != nil || after.Sys().(*syscall.Stat_t).Uid != before.Sys().(*syscall.Stat_t).Uid {
+		t.Errorf("it is somebody else's now: %v", err)
 	}
 }

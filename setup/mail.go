@@ -32,7 +32,7 @@ func (p *Plan) secret(context.Context) error {
 		if err != nil {
 			return err
 		}
-		return os.Chown(p.at(file), uid, gid)
+		return os.Lchown(p.at(file), uid, gid) // the folder is the account's: what a link leads to is not for it
 	})
 	return nil
 }

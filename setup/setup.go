@@ -208,7 +208,7 @@ func (p *Plan) settings(ctx context.Context) error {
 	p.found("certificate: by ACME from Let's Encrypt, to whose terms you agree by this; %s", way.why)
 	p.webroot(way.webroot) // before the settings, which a later run goes by
 	p.add(settingsFile, func(context.Context) error {
-		if err := p.makeFolder(filepath.Dir(settingsFile)); err != nil {
+		if err := p.makeFolder(filepath.Dir(settingsFile), folderMode); err != nil {
 			return err
 		}
 		return domains.WriteFile(file, []byte(written), domains.NewFile)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -49,7 +48,9 @@ func (p *Plan) webroot(dir string) {
 	}
 	challenges := filepath.Join(dir, ".well-known/acme-challenge")
 	if !exists(p.at(challenges)) {
-		p.add(challenges+"/, where relayd proves the name", func(context.Context) error { return p.openWebroot(challenges) })
+		p.add(challenges+"/, where relayd proves the name", func(context.Context) error {
+			return p.makeFolder(challenges, 0o755) // the web server must be able to enter it
+		})
 	}
 	dropIn := filepath.Join(unitDirs[0], unitName+".d", "webroot.conf")
 	if (p.opt.World.Booted || p.image()) && !exists(p.at(dropIn)) {
@@ -57,12 +58,4 @@ func (p *Plan) webroot(dir string) {
 			return makeFile(p.at(dropIn), "[Service]\nReadWritePaths=-"+challenges+"\n")
 		})
 	}
-}
-
-// openWebroot makes the folder of challenges, which the web server must be able to enter.
-func (p *Plan) openWebroot(dir string) error {
-	if err := p.makeFolder(dir); err != nil {
-		return err
-	}
-	return os.Chmod(p.at(dir), 0o755)
 }
