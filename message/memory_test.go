@@ -52,3 +52,24 @@ func TestMemoryIsGivenBackByLargeOnes(t *testing.T) {
 		t.Errorf("%d bytes are used in the end", memory.Used())
 	}
 }
+
+type panicking struct{ first io.Reader }
+
+func (p *panicking) Read(b []byte) (int, error) {
+	if n, err := p.first.Read(b); err == nil {
+		return n, nil
+	}
+	panic("poison")
+}
+
+// TestAPanicGivesMemoryBack: who brings a session to one again and again must not use up what all share.
+func TestAPanicGivesMemoryBack(t *testing.T) {
+	memory := NewMemory(100)
+	func() {
+		defer func() { recover() }()
+		memory.Read(&panicking{strings.NewReader("Subject: x\r\n")}, t.TempDir(), 1<<20)
+	}()
+	if memory.Used() != 0 {
+		t.Errorf("%d bytes are used", memory.Used())
+	}
+}

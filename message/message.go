@@ -64,11 +64,16 @@ func Read(r io.Reader, dir string, limit int64) (*Message, error) {
 
 // Read is Read for a message that shares the memory with others until Close.
 func (memory *Memory) Read(r io.Reader, dir string, limit int64) (*Message, error) {
-	m := &Message{spool: spool{dir: dir, shared: memory}}
+	m, whole := &Message{spool: spool{dir: dir, shared: memory}}, false
+	defer func() {
+		if !whole { // also after a panic of r's
+			m.Close()
+		}
+	}()
 	if err := m.fill(r, limit); err != nil {
-		m.Close()
 		return nil, err
 	}
+	whole = true
 	return m, nil
 }
 
