@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"relayd/dns"
+	"relayd/tasks"
 )
 
 const (
@@ -43,16 +44,16 @@ func (f *Filter) Listed(ctx context.Context, ip netip.Addr) *Listing {
 	asking, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
 	found := make(chan *Listing, len(f.opt.DNSBL))
-	var tasks sync.WaitGroup
+	var asked tasks.Group
 	for _, zone := range f.opt.DNSBL {
-		tasks.Go(func() {
+		asked.Go(func() {
 			if l := f.look(asking, zone, ip); l != nil {
 				found <- l
 				cancel()
 			}
 		})
 	}
-	tasks.Wait()
+	asked.Wait()
 	select {
 	case l := <-found:
 		f.counts.dnsbl.Add(1)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+
+	"relayd/dns"
 )
 
 const listsDNS = `
@@ -133,4 +135,20 @@ func TestReversed(t *testing.T) { // the examples of RFC 5782 sections 2.1 and 2
 			t.Errorf("%s: %s", ip, got)
 		}
 	}
+}
+
+type poisoned struct{ Resolver }
+
+func (poisoned) IP(context.Context, string, string) (dns.Answer[netip.Addr], error) { panic("poison") }
+
+// TestAPanicOfAListStaysWithItsSession: in a goroutine that nobody recovers it would end relayd.
+func TestAPanicOfAListStaysWithItsSession(t *testing.T) {
+	r := newRig(t, "", Options{DNSBL: []string{"one.test", "two.test"}})
+	r.Filter.opt.Resolver = poisoned{}
+	defer func() {
+		if p := recover(); p == nil {
+			t.Error("who asked does not hear of it")
+		}
+	}()
+	r.Listed(context.Background(), client)
 }
