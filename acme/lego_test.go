@@ -162,3 +162,14 @@ func TestTheAccountIsKeptForItsCAAlone(t *testing.T) {
 		t.Errorf("%s, %v", data, err)
 	}
 }
+
+// TestAPanicOfTheLibraryIsAFailure: what a CA says must not end relayd, and with it every session.
+func TestAPanicOfTheLibraryIsAFailure(t *testing.T) {
+	c := newTestClient(t, "https://ca.example/dir")
+	for range 2 { // it keeps no other order from beginning
+		_, err := do(t.Context(), c, func(context.Context, *session) (int, error) { panic("poison") })
+		if err == nil || !strings.Contains(err.Error(), "poison") {
+			t.Errorf("%v", err)
+		}
+	}
+}

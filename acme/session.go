@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -32,8 +33,15 @@ func do[T any](ctx context.Context, c *Client, work func(context.Context, *sessi
 	go func() {
 		defer func() { <-c.slot }()
 		defer c.transport.CloseIdleConnections()
-		value, err := work(ctx, s)
-		done <- result{value, err}
+		var r result
+		defer func() {
+			if p := recover(); p != nil { // nobody above does, and it would end relayd
+				c.opt.Log.Error("panic while ordering a certificate", "panic", p, "stack", string(debug.Stack()))
+				r.err = fmt.Errorf("the order has made relayd fail, see its log: %v", p)
+			}
+			done <- r
+		}()
+		r.value, r.err = work(ctx, s)
 	}()
 	select {
 	case r := <-done:
