@@ -64,6 +64,33 @@ func drop(dir string, req *Request, msg io.Reader) error {
 	return nil
 }
 
+// Waiting counts what lies in the drop folder of a state folder and is to be taken in.
+func Waiting(stateDir string) (int, error) {
+	folder, err := os.Open(dropIn(stateDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer folder.Close()
+	n := 0
+	for {
+		names, err := folder.Readdirnames(256)
+		for _, name := range names {
+			if !strings.HasPrefix(name, ".") {
+				n++
+			}
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
 // hand makes the relay able to read a file. One of root's is given to the relay, for a file of root's is
 // no proof that root has put it there: see sender.
 func hand(f *os.File, dir string) error {

@@ -131,4 +131,8 @@ func Read(r io.Reader, req *Request, opt Options) (*message.Message, error) {
 
 // socketIn and dropIn are where the relay with that state folder takes mail.
 func socketIn(stateDir string) string { return filepath.Join(stateDir, "submit.sock") }
-func dropIn(stateDir string) string   { return filepath.Join(stateDir, "maildrop") }
+func dropIn(stateDir string) string   { return filepath.Join(stateDir, DropFolder) }
+
+// DropFolder is the name of the drop folder in the state folder. What is in it is of any local user's
+// making: who has more rights than the relay must not follow a link there.
+const DropFolder = "maildrop"

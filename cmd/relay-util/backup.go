@@ -15,6 +15,7 @@ import (
 	"relayd/backup"
 	"relayd/config"
 	"relayd/control"
+	"relayd/sendmail"
 )
 
 // The folders of an archive.
@@ -87,7 +88,7 @@ func writeBackup(f *os.File, cfg *config.Config, withQueue bool) (backup.Summary
 			return os.SameFile(info, self) || state != nil && os.SameFile(info, state)
 		}},
 		{Name: archivedState, Dir: cfg.StateDir, Skip: func(name string, info fs.FileInfo) bool {
-			return os.SameFile(info, self) || name == queueName && !withQueue || info.Mode()&fs.ModeSocket != 0
+			return os.SameFile(info, self) || name == queueName && !withQueue || name == sendmail.DropFolder || info.Mode()&fs.ModeSocket != 0
 		}},
 	})
 	if err != nil {
@@ -99,6 +100,13 @@ func writeBackup(f *os.File, cfg *config.Config, withQueue bool) (backup.Summary
 func (t *tool) printBackup(cfg *config.Config, file string, s backup.Summary) error {
 	for _, left := range s.Left {
 		t.warn("%s is not in the backup: it is no file, or a link that leads nowhere", left)
+	}
+	n, err := sendmail.Waiting(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		t.warn("%s of local users in %s are not in the backup: start relayd, which takes them in", count(n, "message"), filepath.Join(cfg.StateDir, sendmail.DropFolder))
 	}
 	for _, outside := range passwordsOutside(cfg) {
 		t.warn("%s is not in the backup: it lies outside of %s", outside, cfg.Dir())

@@ -24,6 +24,7 @@ import (
 	"relayd/dns"
 	"relayd/doctor"
 	"relayd/queue"
+	"relayd/sendmail"
 	"relayd/setup"
 )
 
@@ -236,9 +237,16 @@ func (t *tool) uninstall() *cobra.Command {
 	})
 }
 
-// waiting counts the messages in the queue of the usual place: by the daemon, or in its files.
+// waiting counts the messages in the queue of the usual place and in the drop folder beside it.
 func waiting(ctx context.Context, root string) (messages int, running bool, err error) {
 	state := filepath.Join(root, "/var/lib/relayd")
+	messages, running, err = queued(ctx, state)
+	dropped, unread := sendmail.Waiting(state)
+	return messages + dropped, running, errors.Join(err, unread)
+}
+
+// queued counts the messages in the queue: by the daemon, or in its files.
+func queued(ctx context.Context, state string) (messages int, running bool, err error) {
 	s, err := control.NewClient(filepath.Join(state, "control.sock")).Status(ctx)
 	if err == nil {
 		return s.Queue.Messages + len(s.Health.Damaged), true, nil
