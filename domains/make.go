@@ -27,8 +27,11 @@ type KeySpec struct{ Selector, Algo string }
 // Make makes the folder of a domain in dir, and dir where there is none, with an alias file of the
 // given text, no users, and a DKIM key. It happens in one step: a daemon sees the domain whole or
 // not at all. Owner and mode are those of the folder around. A folder that is there already is an
-// error.
+// error, and so is a name that no Store would host.
 func Make(dir, name string, aliasText []byte) (key *dkim.Key, err error) {
+	if _, err := folderName(name); err != nil {
+		return nil, err
+	}
 	if err := MakeFolder(dir); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
