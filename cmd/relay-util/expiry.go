@@ -60,8 +60,8 @@ func (l *lifespan) apply(r aliases.Rule) (aliases.Rule, error) {
 }
 
 // renewed is the text of an alias file without the rule that r is to stand in for: one that has
-// expired, if r is to expire as well. To have it back for good without a word would undo what
-// somebody meant.
+// expired or is about to, if r is to expire as well. To have it for good without a word would undo
+// what somebody meant, and so would other targets while it still gets mail.
 func (t *tool) renewed(w world, d *domains.Domain, old []byte, r aliases.Rule) ([]byte, error) {
 	file := w.file(d.Name, "aliases")
 	table, err := aliases.Parse(file, bytes.NewReader(old), w.options(d))
@@ -70,7 +70,9 @@ func (t *tool) renewed(w world, d *domains.Domain, old []byte, r aliases.Rule) (
 	}
 	was, ok := table.Rule(r.Left)
 	switch {
-	case !ok || !was.Expired(t.now()):
+	case !ok || was.Expires.IsZero():
+		return old, nil
+	case !was.Expired(t.now()) && (r.Expires.IsZero() || r.String() != was.String()):
 		return old, nil
 	case r.Expires.IsZero():
 		name := wholeLeft(r.Left, d.Name)
