@@ -47,6 +47,12 @@ func (t *tool) send() *cobra.Command {
 	flags.DurationVar(&s.wait, "wait", time.Minute, "how long to look on")
 	c.MarkFlagRequired("from")
 	c.MarkFlagRequired("to")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if s.wait <= 0 {
+			return fmt.Errorf("--wait: %v is no time to look on: write 30s or 5m", s.wait)
+		}
+		return nil
+	}
 	return t.ask(c, cobra.MaximumNArgs(1), func(ctx context.Context, client *control.Client, args []string) error {
 		msg, closer, err := t.messageToSend(s, args)
 		if err != nil {

@@ -105,7 +105,13 @@ func (t *tool) underRoot(c *cobra.Command, root *string) error {
 		dir = "" // no other
 	}
 	*root, t.configFile = dir, filepath.Join("/", dir, t.configFile)
-	return err
+	if err != nil || dir == "" {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "etc/passwd")); err != nil {
+		return fmt.Errorf("--root: %s is no root file system: %w", dir, err)
+	}
+	return nil
 }
 
 // machine is this machine. Of one that an image is for nothing is known.
@@ -162,7 +168,7 @@ func (t *tool) question(q setup.Question) (string, error) {
 
 func (t *tool) printDryRun(plan *setup.Plan) error {
 	if t.json {
-		return t.printJSON(setupReport{Hostname: plan.Config.Hostname, Domain: plan.Domain, Found: plan.Found, Missing: plan.Steps()})
+		return t.printJSON(setupReport{Hostname: plan.Config.Hostname, Domain: plan.Domain, Found: plan.Found, Made: []string{}, Missing: plan.Steps(), Records: []doctor.Record{}, Findings: []doctor.Finding{}})
 	}
 	for _, line := range plan.Found {
 		t.say("found       %s", line)
@@ -215,26 +221,56 @@ func (t *tool) uninstall() *cobra.Command {
 	c.Flags().BoolVar(&opt.Purge, "purge", false, "the settings, users, keys and the queue, too")
 	c.Flags().BoolVar(&opt.DiscardMail, "discard-mail", false, "with --purge: also if mail waits in the queue, which is lost then")
 	c.Flags().StringVar(&opt.Root, "root", "", "work in another root file system, `DIR`")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if opt.DiscardMail && !opt.Purge {
+			return errors.New("--discard-mail goes with --purge, without which the mail stays")
+		}
+		return nil
+	}
 	return t.verb(c, cobra.NoArgs, func(ctx context.Context, _ []string) error {
 		if err := t.underRoot(c, &opt.Root); err != nil {
 			return err
 		}
 		opt.World, opt.Waiting = t.machine(opt.Root), func(ctx context.Context) (int, bool, error) { return waiting(ctx, opt.Root) }
-		r := setup.NewRemoval(opt)
-		word := "removed     "
-		if !*yes {
-			word = "would remove"
-			for _, what := range r.Steps() {
-				t.say("%s  %s", word, what)
-			}
-		} else if err := r.Run(ctx, func(what string) { t.say("%s  %s", word, what) }); err != nil {
+		return t.runUninstall(ctx, setup.NewRemoval(opt), *yes)
+	})
+}
+
+// A removalReport is what `uninstall --json` prints.
+type removalReport struct {
+	Removed []string `json:"removed"`
+	Missing []string `json:"would_remove,omitempty"` // what --yes would remove
+	Stays   []string `json:"stays"`
+}
+
+func (t *tool) runUninstall(ctx context.Context, r *setup.Removal, yes bool) error {
+	report := removalReport{Removed: []string{}, Stays: append([]string{}, r.Stays...)}
+	speak := func(format string, args ...any) {
+		if !t.json {
+			t.say(format, args...)
+		}
+	}
+	if yes {
+		err := r.Run(ctx, func(what string) {
+			report.Removed = append(report.Removed, what)
+			speak("removed       %s", what)
+		})
+		if err != nil {
 			return err
 		}
-		for _, what := range r.Stays {
-			t.say("stays         %s", what)
+	} else {
+		report.Missing = r.Steps()
+		for _, what := range report.Missing {
+			speak("would remove  %s", what)
 		}
-		return nil
-	})
+	}
+	if t.json {
+		return t.printJSON(report)
+	}
+	for _, what := range report.Stays {
+		t.say("stays         %s", what)
+	}
+	return nil
 }
 
 // waiting counts the messages in the queue of the usual place and in the drop folder beside it.
