@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"time"
 
@@ -12,11 +13,13 @@ import (
 // (RFC 5321 section 4.1.1.4), and every CR or LF that is not part of a CR LF. Other servers
 // take LF . LF, CR . CR and their mixtures for an end, or drop NULs before they look; a body that
 // holds one is how mail is smuggled past a relay, so it is refused, and what follows it is not read
-// as commands.
+// as commands. On its way it takes the dot-stuffing out (section 4.5.2), so that each octet is looked
+// at once.
 type bodyScanner struct {
 	matched int  // how many bytes of CR LF . CR LF have just passed, NULs beside the dot left out
 	nul     bool // there were such
 	bare    bool // a bare CR or LF was seen, or an end with NULs in it
+	ended   bool // the end was seen
 }
 
 func (s *bodyScanner) reset() { *s = bodyScanner{matched: 2} } // the line of DATA itself ended with CR LF
@@ -29,34 +32,41 @@ const (
 	afterDotCR = 4
 )
 
-// scan reads on in b and returns how many of its bytes belong to the body, end mark included,
-// and whether they end it.
-func (s *bodyScanner) scan(b []byte) (n int, end bool) {
-	for n < len(b) {
+// scan reads on in b up to the end mark or the end of b: n octets. Those of them that are body, without
+// dots that were put in and without the end mark, it moves to the front of b: kept octets. What stands
+// there is worth nothing once bare is set.
+func (s *bodyScanner) scan(b []byte) (n, kept int) {
+	begin := 0 // of the body that is yet to be moved
+	for n < len(b) && !s.ended {
 		if s.matched == 0 { // the middle of a line: nothing but CR and LF matters
-			i := bytes.IndexByte(b[n:], '\n')
-			if i < 0 {
-				i = len(b) - n
-			}
-			j := bytes.IndexByte(b[n:n+i], '\r')
-			if j >= 0 {
-				i = j
-			}
-			n += i
+			n += lineBreak(b[n:])
 			if n == len(b) {
 				break
 			}
 		}
-		if s.step(b[n]); s.matched == 5 {
-			return n + 1, true
+		if s.step(b[n]) {
+			kept += copy(b[kept:], b[begin:n])
+			begin = n + 1
 		}
 		n++
 	}
-	return n, false
+	return n, kept + copy(b[kept:], b[begin:n])
 }
 
-// step takes one byte.
-func (s *bodyScanner) step(c byte) {
+// lineBreak is the offset of the first CR or LF in b, len(b) where there is none.
+func lineBreak(b []byte) int {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		b = b[:i]
+	}
+	if i := bytes.IndexByte(b, '\r'); i >= 0 {
+		return i
+	}
+	return len(b)
+}
+
+// step takes one byte and reports whether it is none of the body: a dot at the start of a line, and what
+// with it may be the end mark. A CR behind such a dot that turns out not to be is a bare one.
+func (s *bodyScanner) step(c byte) (drop bool) {
 	held := s.matched == afterCR || s.matched == afterDotCR // a CR that waits for its LF
 	switch {
 	case c == 0 && (s.matched == afterCRLF || s.matched == afterDot):
@@ -64,9 +74,11 @@ func (s *bodyScanner) step(c byte) {
 	case c == '\n' && s.matched == afterDotCR && s.nul:
 		s.bare = true
 		s.matched, s.nul = afterCRLF, false
+	case c == '\n' && s.matched == afterDotCR:
+		s.ended = true
+		return true
 	case c == '\n' && held:
-		s.matched++
-		s.nul = s.nul && s.matched != afterCRLF
+		s.matched, s.nul = afterCRLF, false
 	case c == '\n':
 		s.bare = true
 		s.matched = 0
@@ -78,13 +90,16 @@ func (s *bodyScanner) step(c byte) {
 		}
 	case c == '\r' && s.matched == afterDot:
 		s.matched = afterDotCR
+		return true
 	case c == '\r':
 		s.matched = afterCR
 	case c == '.' && s.matched == afterCRLF:
 		s.matched = afterDot
+		return !s.nul
 	default:
 		s.matched = 0
 	}
+	return false
 }
 
 // A bodyFault ends a body before its end mark. It carries the answer that the session gives, and
@@ -101,31 +116,68 @@ var (
 	errLostBody    = bodyFault{reply.New(421, "4.4.2", "The connection was lost inside the message")}
 )
 
-// nextBody gives go-smtp the next piece of the body.
+// A bodyReader reads the body of DATA as it was before dot-stuffing, for the session: go-smtp's own
+// reader goes byte by byte. Its errors are of type bodyFault, and sticky.
+type bodyReader struct{ g *gate }
+
+func (r bodyReader) Read(p []byte) (n int, err error) {
+	g := r.g
+	g.settle() // 354 may be on its way
+	for n == 0 && g.err == nil && !g.body.ended {
+		n = g.readBody(p)
+	}
+	switch {
+	case g.err != nil:
+		return 0, g.err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// nextBody throws away what the session has left of the body, and shows go-smtp an empty one.
 func (g *gate) nextBody() {
-	if _, err := g.in.Peek(1); err != nil {
+	if _, err := io.Copy(io.Discard, bodyReader{g}); err != nil {
+		return
+	}
+	g.ahead = []byte(".\r\n")
+	g.mode = commands
+}
+
+// readBody reads once and puts what is body into p, which may be nothing. Past what has come already it
+// reads as much as p takes, and keeps what stands behind the end for later.
+func (g *gate) readBody(p []byte) int {
+	b, buffered := p, g.in.Buffered() > 0 || len(g.behind) > 0
+	var err error
+	if buffered {
+		g.in.Peek(1)
+		b, err = g.in.Peek(min(g.in.Buffered(), len(p)))
+	} else {
+		var n int
+		n, err = networkReader{g}.Read(p)
+		b = p[:n]
+	}
+	if len(b) == 0 && err != nil {
 		g.endBody(bodyError(err))
-		return
+		return 0
 	}
-	b, _ := g.in.Peek(g.in.Buffered())
-	n, end := g.body.scan(b)
-	if g.body.bare {
+	n, kept := g.body.scan(b)
+	if buffered {
+		copy(p, b[:kept])
 		g.in.Discard(n)
-		g.discardBody(end)
-		return
+	} else {
+		g.behind = bytes.Clone(b[n:])
 	}
-	g.ahead = append(g.line[:0], b[:n]...)
-	g.line = g.ahead
-	g.in.Discard(n)
 	g.budget.bytes += int64(n)
-	if g.budget.bytes > 2*g.srv.opt.Limits.MessageSize+1<<20 {
-		g.ahead = nil
+	switch {
+	case g.body.bare:
+		g.discardBody()
+		return 0
+	case g.budget.bytes > 2*g.srv.opt.Limits.MessageSize+1<<20:
 		g.endBody(errEndlessBody)
-		return
+		return 0
 	}
-	if end {
-		g.mode = commands
-	}
+	return kept
 }
 
 // endBody breaks a body off: nothing that comes after it is ever read.
@@ -144,15 +196,14 @@ func bodyError(err error) bodyFault {
 // discardBody reads on past a bare CR or LF, to the end mark or until the client is silent,
 // because it waits for its answer there; a connection closed earlier is a reset to it, and it
 // tries again for days.
-func (g *gate) discardBody(end bool) {
+func (g *gate) discardBody() {
 	g.budget.discard(g.srv.opt.Limits)
-	for limit := g.srv.opt.Limits.MessageSize + 1<<20; !end && limit > 0; {
+	for limit := g.srv.opt.Limits.MessageSize + 1<<20; !g.body.ended && limit > 0; {
 		if _, err := g.in.Peek(1); err != nil {
 			break
 		}
 		b, _ := g.in.Peek(g.in.Buffered())
-		var n int
-		n, end = g.body.scan(b)
+		n, _ := g.body.scan(b)
 		g.in.Discard(n)
 		limit -= int64(n)
 	}

@@ -82,33 +82,53 @@ func (l *oneConn) Accept() (net.Conn, error) {
 func (l *oneConn) Close() error   { return nil }
 func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 
-// The scanner against the plain definition: the end is the first CR LF . CR LF, a CR LF before
-// the body included, and bare is what is left of CR and LF without their pairs, or an end with NULs.
+// The scanner against the plain definition, cut in two anywhere: the end is the first CR LF . CR LF, a
+// CR LF before the body included; bare is what is left of CR and LF without their pairs, or an end with
+// NULs; and the body is what stands before the end, without a dot at the start of each line.
 func FuzzBodyScanner(f *testing.F) {
 	for _, form := range endForms {
-		f.Add([]byte("a" + form + "b\r\n.\r\n"))
+		f.Add([]byte("a"+form+"b\r\n.\r\n"), 2)
 	}
-	f.Add([]byte(".\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s := new(bodyScanner)
-		s.reset()
-		n, end := s.scan(b)
-		i := bytes.Index(append([]byte("\r\n"), b...), []byte("\r\n.\r\n"))
-		if end != (i >= 0) || end && n != i+3 {
-			t.Fatalf("%q: end=%v n=%d, want the end at %d", b, end, n, i+3)
+	f.Add([]byte(".\r\n"), 1)
+	f.Add([]byte("...\r\n.a\r\n..\r\n\r\n.\x00b\r\n\x00.c\r\n.\r\n"), 10)
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		cut = min(max(cut, 0), len(b))
+		s, n, kept := scanParts(b[:cut], b[cut:])
+		whole := "\r\n" + string(b)
+		i := strings.Index(whole, "\r\n.\r\n")
+		if s.ended != (i >= 0) || s.ended && n != i+3 {
+			t.Fatalf("%q: end=%v n=%d, want the end at %d", b, s.ended, n, i+3)
 		}
-		text := b
-		if end {
-			text = b[:n]
+		text := whole[2:]
+		if s.ended {
+			text = text[:n]
+		} else {
+			text = strings.TrimSuffix(text, "\r") // its LF may be on the way
 		}
-		if !end {
-			text = bytes.TrimSuffix(text, []byte("\r")) // its LF may be on the way
-		}
-		bare := strings.ReplaceAll(string(text), "\r\n", "")
-		if s.bare != (strings.ContainsAny(bare, "\r\n") || nulEnd.Match(append([]byte("\r\n"), text...))) {
+		bare := strings.ReplaceAll(text, "\r\n", "")
+		if s.bare != (strings.ContainsAny(bare, "\r\n") || nulEnd.MatchString("\r\n"+text)) {
 			t.Fatalf("%q: bare=%v", b, s.bare)
 		}
+		want := strings.ReplaceAll(whole[:max(i, 0)]+"\r\n", "\r\n.", "\r\n")[2:]
+		if i == 0 {
+			want = ""
+		}
+		if s.ended && !s.bare && kept != want {
+			t.Fatalf("%q: the body is %q, want %q", b, kept, want)
+		}
 	})
+}
+
+// scanParts scans a body that comes in parts: n octets of it, of which kept are to be kept.
+func scanParts(parts ...[]byte) (s *bodyScanner, n int, kept string) {
+	s = new(bodyScanner)
+	s.reset()
+	for _, part := range parts {
+		part = bytes.Clone(part)
+		k, m := s.scan(part)
+		n, kept = n+k, kept+string(part[:m])
+	}
+	return s, n, kept
 }
 
 var nulEnd = regexp.MustCompile(`\r\n(\x00+\.\x00*|\.\x00+)\r\n`)

@@ -20,8 +20,9 @@ import (
 //   - commands out of order, unknown, malformed or too many are answered here;
 //   - STARTTLS is done here, so that a failed handshake ends the connection and nothing that was
 //     sent before it survives it;
-//   - the body of DATA is watched for its end and for bare CR and LF; what stands behind a body
-//     that was broken off never becomes a command;
+//   - the body of DATA is read here, watched for its end and for bare CR and LF, and handed to the
+//     session; go-smtp sees an empty one. What stands behind a body that was broken off never
+//     becomes a command;
 //   - every error is sticky: after one, nothing is read again;
 //   - replies are collected until the next read from the network, so that a pipelined batch is
 //     answered in one packet;
@@ -34,6 +35,7 @@ type gate struct {
 	conn   net.Conn // raw, or TLS over it
 	tls    *tls.ConnectionState
 	in     *bufio.Reader
+	behind []byte // read with the end of a body and yet to be read by in
 	out    []byte // replies on their way
 	reply  []byte // what go-smtp has answered since its last read
 	line   []byte // command line being read
@@ -77,6 +79,11 @@ type networkReader struct{ g *gate }
 
 func (r networkReader) Read(p []byte) (int, error) {
 	g := r.g
+	if len(g.behind) > 0 {
+		n := copy(p, g.behind)
+		g.behind = g.behind[n:]
+		return n, nil
+	}
 	g.noteEarly()
 	if err := g.flush(); err != nil {
 		return 0, err
@@ -120,7 +127,7 @@ func (g *gate) isDraining() bool {
 // abort cuts the connection. Safe to call at any time.
 func (g *gate) abort() { g.raw.Close() }
 
-// Read gives go-smtp one command line, one dialog line or one piece of the body.
+// Read gives go-smtp one command line, one dialog line or the end of an empty body.
 func (g *gate) Read(p []byte) (n int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -359,6 +366,7 @@ func (g *gate) startTLS() error {
 	g.mu.Unlock()
 	g.tls = &state
 	g.in.Discard(g.in.Buffered())
+	g.behind = nil
 	g.greeted, g.inMail, g.recipient, g.authed = false, false, false, false
 	return nil
 }

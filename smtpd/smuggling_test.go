@@ -130,23 +130,13 @@ func TestAWrongEndIsAnsweredWhenTheClientWaits(t *testing.T) {
 func TestEndOfDataAtEverySplit(t *testing.T) {
 	for _, form := range append(endForms, "\r\n.\r\n") {
 		text := []byte("a\r\n..b\r\n.c" + form + "RSET\r\n.\r\n")
-		whole := new(bodyScanner)
-		whole.reset()
-		wantN, wantEnd := whole.scan(text)
+		whole, wantN, want := scanParts(text)
 		for i := range text {
 			for j := i; j < len(text); j++ {
-				s := new(bodyScanner)
-				s.reset()
-				n, end := 0, false
-				for _, part := range [][]byte{text[:i], text[i:j], text[j:]} {
-					if !end {
-						var k int
-						k, end = s.scan(part)
-						n += k
-					}
-				}
-				if n != wantN || end != wantEnd || s.bare != whole.bare {
-					t.Fatalf("%q cut at %d and %d: n=%d end=%v bare=%v, want %d %v %v", form, i, j, n, end, s.bare, wantN, wantEnd, whole.bare)
+				s, n, kept := scanParts(text[:i], text[i:j], text[j:])
+				if n != wantN || s.ended != whole.ended || s.bare != whole.bare || kept != want && !s.bare {
+					t.Fatalf("%q cut at %d and %d: n=%d end=%v bare=%v %q, want %d %v %v %q",
+						form, i, j, n, s.ended, s.bare, kept, wantN, whole.ended, whole.bare, want)
 				}
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -270,6 +271,67 @@ func TestWhatIsSentWithSTARTTLSIsDropped(t *testing.T) {
 	d.do("MAIL FROM:<a@client.test>", "503 5.5.1") // EHLO has to come again
 	d.do("EHLO client.test", "250")
 	d.do("STARTTLS", "503 5.5.1")
+}
+
+// What comes in the same packet as the end of a body is kept apart from what commands come in.
+func TestWhatIsSentWithABodyAndSTARTTLSIsDropped(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.body()
+	d.send("x\r\n.\r\nSTARTTLS\r\nEHLO plain.test\r\n" + strings.Repeat("RSET\r\n", 1000))
+	d.expect("250 2.0.0")
+	d.expect("220")
+	tc := tls.Client(d.c, &tls.Config{InsecureSkipVerify: true})
+	if err := tc.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	d.c, d.r = tc, newReader(tc)
+	d.do("MAIL FROM:<a@client.test>", "503 5.5.1")
+}
+
+// A client that pipelines past the end of a body is answered in order, however much it sends at once and
+// whatever becomes of each message.
+func TestManyMessagesInOneWrite(t *testing.T) {
+	const size, count = 50 << 10, 20
+	s := serve(t, func(o *Options) { o.Limits.MessageSize = size })
+	d := s.hello(t)
+	var batch strings.Builder
+	for i := range count {
+		body := fmt.Sprintf("Subject: %d\r\n\r\n..dot\r\n", i)
+		switch i % 4 {
+		case 1:
+			body += strings.Repeat("long\r\n", 7000)
+		case 2:
+			body += strings.Repeat("far too long\r\n", 7000)
+		case 3:
+			body = ""
+		}
+		batch.WriteString(envelope + body + ".\r\n")
+	}
+	go io.WriteString(d.c, batch.String()+"QUIT\r\n")
+	for i := range count {
+		d.expect("250 2.1.0")
+		d.expect("250 2.1.5")
+		d.expect("354")
+		d.expect([]string{"250 2.0.0", "250 2.0.0", "552 5.3.4", "250 2.0.0"}[i%4])
+	}
+	d.expect("221")
+	messages := s.relay.taken()
+	if len(messages) != count*3/4 {
+		t.Fatalf("%d messages were taken", len(messages))
+	}
+	for i, m := range messages {
+		if i%3 == 2 {
+			if m.body != "" {
+				t.Errorf("an empty body came as %q", m.body)
+			}
+			continue
+		}
+		want := fmt.Sprintf("Subject: %d\r\n\r\n.dot\r\n", i/3*4+i%3) + strings.Repeat("long\r\n", i%3*7000)
+		if m.body != want {
+			t.Errorf("message %d: %d octets, want %d", i, len(m.body), len(want))
+		}
+	}
 }
 
 func TestConnectionsAreLimited(t *testing.T) {
