@@ -109,36 +109,35 @@ func newDotWriter(w *bufio.Writer, before func()) *dotWriter {
 }
 
 func (d *dotWriter) Write(p []byte) (int, error) {
-	written := len(p)
 	d.before()
-	for len(p) > 0 {
-		if last := d.tail[1]; p[0] == '.' && (last == '\n' || last == '\r') {
-			if err := d.w.WriteByte('.'); err != nil {
-				return 0, err
-			}
+	last, begin := d.tail[1], 0 // the octet before p, and what of p is yet to be written
+	for at := 0; at < len(p); at++ {
+		i := bytes.IndexByte(p[at:], '.')
+		if i < 0 {
+			break
 		}
-		n := lineOf(p)
-		if _, err := d.w.Write(p[:n]); err != nil {
+		at += i
+		if at > 0 {
+			last = p[at-1]
+		}
+		if last != '\n' && last != '\r' {
+			continue
+		}
+		if _, err := d.w.Write(p[begin:at]); err != nil {
 			return 0, err
 		}
-		for _, b := range p[max(0, n-2):n] {
-			d.tail = [2]byte{d.tail[1], b}
+		if err := d.w.WriteByte('.'); err != nil {
+			return 0, err
 		}
-		p = p[n:]
+		begin = at
 	}
-	return written, nil
-}
-
-// lineOf is the length of the first line of p with its end, be that a CR, a LF or both.
-func lineOf(p []byte) int {
-	n := bytes.IndexByte(p, '\n') + 1
-	if n == 0 {
-		n = len(p)
+	if _, err := d.w.Write(p[begin:]); err != nil {
+		return 0, err
 	}
-	if i := bytes.IndexByte(p[:n], '\r'); i >= 0 && (i+1 == n || p[i+1] != '\n') {
-		return i + 1
+	for _, b := range p[max(0, len(p)-2):] {
+		d.tail = [2]byte{d.tail[1], b}
 	}
-	return n
+	return len(p), nil
 }
 
 // end writes the end mark, after completing a last line that has no end, and flushes w.
