@@ -43,6 +43,10 @@ func (s *bodyScanner) scan(b []byte) (n, kept int) {
 			if n == len(b) {
 				break
 			}
+			if n+2 < len(b) && b[n] == '\r' && b[n+1] == '\n' && b[n+2] > '.' {
+				n += 3 // and on to the middle of the next: most lines begin with nothing that matters
+				continue
+			}
 		}
 		if s.step(b[n]) {
 			kept += copy(b[kept:], b[begin:n])
