@@ -20,6 +20,7 @@ import (
 // Sources are asked at each scrape. All are required.
 type Sources struct {
 	Store       func() queue.Stats
+	Healthy     func() bool           // no sync has failed, and no damage waits to be looked at
 	Waiting     func() map[string]int // recipients by group
 	Counts      func() queue.Counts
 	Groups      func() []queue.GroupStatus
@@ -76,6 +77,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	messages    = describe("queue_messages", "Messages in the queue.")
+	healthy     = describe("queue_healthy", "1, or 0 after a failed sync, when no mail is taken, and after damage that relay-util queue-check has not looked at.")
 	held        = describe("queue_held_messages", "Messages in the queue with a recipient that is held.")
 	size        = describe("queue_bytes", "Bytes of the bodies in the queue.")
 	oldest      = describe("queue_oldest_seconds", "Age of the oldest message in the queue.")
@@ -99,7 +101,7 @@ type collector struct{ src Sources }
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		messages, held, size, oldest, segments, waiting, slots, used, attempts, running, syncs, commits, syncTime, filtered, connections, expiry,
+		messages, healthy, held, size, oldest, segments, waiting, slots, used, attempts, running, syncs, commits, syncTime, filtered, connections, expiry,
 	} {
 		ch <- d
 	}
@@ -115,6 +117,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	st := c.src.Store()
 	gauge(messages, float64(st.Messages))
+	well := 0.0
+	if c.src.Healthy() {
+		well = 1
+	}
+	gauge(healthy, well)
 	gauge(held, float64(st.Held))
 	gauge(size, float64(st.Bytes))
 	gauge(segments, float64(st.Segments))

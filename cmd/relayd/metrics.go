@@ -11,12 +11,17 @@ import (
 // newMetrics makes the metrics and the server that shows them to Prometheus.
 func (d *daemon) newMetrics() (*metrics.Metrics, *http.Server) {
 	m := metrics.New(metrics.Sources{
-		Store: d.store.Stats, Waiting: d.store.Waiting, Counts: d.queue.Counts, Groups: d.queue.Groups,
+		Store: d.store.Stats, Healthy: d.healthy, Waiting: d.store.Waiting, Counts: d.queue.Counts, Groups: d.queue.Groups,
 		Connections: d.connections, Filtered: d.filter.Counts, Certificates: d.expiries, Now: time.Now,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
 	return m, &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10}
+}
+
+func (d *daemon) healthy() bool {
+	h := d.store.Health()
+	return h.Failure == nil && len(h.Damaged) == 0
 }
 
 func (d *daemon) connections() (n int) {
