@@ -12,7 +12,7 @@ import (
 )
 
 func (t *tool) daemonVerbs() []*cobra.Command {
-	return []*cobra.Command{t.status(), t.destinations(), t.bans(), t.unban(), t.reload()}
+	return []*cobra.Command{t.status(), t.trace(), t.destinations(), t.bans(), t.unban(), t.reload()}
 }
 
 func (t *tool) status() *cobra.Command {
