@@ -72,13 +72,14 @@ func (s *Site) Config() string { return filepath.Join(s.Dir, "relayd.toml") }
 
 // A Daemon is a running relayd.
 type Daemon struct {
-	Addr string // where it takes mail from the world
-	cmd  *exec.Cmd
+	Addr  string            // where it takes mail from the world
+	Addrs map[string]string // where each service listens, by its name in the log
+	cmd   *exec.Cmd
 }
 
 // Start starts relayd and returns when it listens. Panics and errors that it logs are logged here.
 func (s *Site) Start() (*Daemon, error) {
-	d := &Daemon{cmd: exec.Command(filepath.Join(s.programs, "relayd"), "-c", s.Config())}
+	d := &Daemon{Addrs: map[string]string{}, cmd: exec.Command(filepath.Join(s.programs, "relayd"), "-c", s.Config())}
 	out, err := d.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -87,11 +88,14 @@ func (s *Site) Start() (*Daemon, error) {
 		return nil, err
 	}
 	lines := bufio.NewScanner(out)
-	for d.Addr == "" && lines.Scan() {
-		if _, a, ok := strings.Cut(lines.Text(), "service=smtp address="); ok {
-			d.Addr = a
+	for up := false; !up && lines.Scan(); {
+		if _, l, ok := strings.Cut(lines.Text(), " msg=listening service="); ok {
+			name, addr, _ := strings.Cut(l, " address=")
+			d.Addrs[name] = addr
 		}
+		up = strings.Contains(lines.Text(), `msg="relayd is up"`)
 	}
+	d.Addr = d.Addrs["smtp"]
 	if d.Addr == "" {
 		d.Kill()
 		return nil, errors.New("relayd does not come up")
