@@ -113,10 +113,13 @@ func (s *soak) mood(stage, _ string, _ int) string {
 
 func (s *soak) take(m *sink.Message) {
 	id, whole := load.ID(m.Data), load.Whole(m.Data)
+	if id == "" {
+		return // a notice of relayd's own
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.copies[id]++
-	if !whole && id != "" { // others are notices of relayd's own
+	if !whole {
 		s.damaged++
 	}
 }
@@ -139,7 +142,9 @@ func (s *soak) live() error {
 	do(func(ctx context.Context) error { return every(ctx, 3*time.Second, s.reload) })
 	do(func(ctx context.Context) error { return every(ctx, 20*time.Second, s.renew) })
 	do(func(ctx context.Context) error { return every(ctx, 30*time.Second, s.retry) })
-	do(func(ctx context.Context) error { return s.send(ctx, "smtp", load.Options{Addr: s.daemon.Addr, From: "stranger@elsewhere.test"}) })
+	do(func(ctx context.Context) error {
+		return s.send(ctx, "smtp", load.Options{Addr: s.daemon.Addr, From: "stranger@elsewhere.test"})
+	})
 	do(func(ctx context.Context) error {
 		return s.send(ctx, "submissions", load.Options{Addr: s.daemon.Addrs["submissions"], From: user, User: user, Password: password,
 			TLS: &tls.Config{InsecureSkipVerify: true, ServerName: "mx.example.test"}})
@@ -200,11 +205,11 @@ func (s *soak) sent() int {
 	return len(s.accepted)
 }
 
-// reload edits an alias file, every other time with a mistake, and has it read by a signal.
+// reload edits an alias file, every tenth time with a mistake, and has it read by a signal.
 func (s *soak) reload() error {
 	s.reloads++
 	text := fmt.Sprintf("*: me@healthy.test\nx%d: me@healthy.test\n", s.reloads)
-	if s.reloads%2 == 0 {
+	if s.reloads%10 == 0 {
 		text += "broken\n"
 	}
 	return errors.Join(s.site.Write("domains/example.test/aliases", text), syscall.Kill(s.daemon.PID(), syscall.SIGHUP))

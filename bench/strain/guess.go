@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	guesses  = 500 // a second
+	guesses  = 500  // a second
 	atOnce   = 8000 // those who are slowed wait for seconds
-	honest   = 20 // logins a second
+	honest   = 20   // logins a second
 	homeward = "192.0.2.%d"
 )
 
