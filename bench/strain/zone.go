@@ -1,10 +1,15 @@
 package main
 
 import (
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
+	msgauth "github.com/emersion/go-msgauth/dkim"
 	"github.com/miekg/dns"
 
 	"relayd/dkim"
@@ -15,7 +20,7 @@ type zone struct {
 	addr    string
 	server  *dns.Server
 	records map[string]string
-	keys    map[string]*dkim.Key
+	keys    map[string]crypto.Signer
 }
 
 func newZone() (*zone, error) {
@@ -23,7 +28,7 @@ func newZone() (*zone, error) {
 	if err != nil {
 		return nil, err
 	}
-	z := &zone{addr: conn.LocalAddr().String(), records: map[string]string{}, keys: map[string]*dkim.Key{}}
+	z := &zone{addr: conn.LocalAddr().String(), records: map[string]string{}, keys: map[string]crypto.Signer{}}
 	for n := range 10 { // before it is asked
 		if err := z.make(fmt.Sprintf("s%d", n)); err != nil {
 			return nil, err
@@ -36,25 +41,45 @@ func newZone() (*zone, error) {
 
 func (z *zone) close() { z.server.Shutdown() }
 
-// key is that of a selector from s0 to s9.
-func (z *zone) key(selector string) (*dkim.Key, error) {
-	if k := z.keys[selector]; k != nil {
-		return k, nil
+// sign puts a signature in front of a message with each of n keys, of the fields that are named.
+func (z *zone) sign(message string, n int, fields []string) (string, error) {
+	signed := message
+	for i := range n {
+		selector := fmt.Sprintf("s%d", i)
+		s, err := msgauth.NewSigner(&msgauth.SignOptions{
+			Domain: "elsewhere.test", Selector: selector, Signer: z.keys[selector], HeaderKeys: fields,
+			HeaderCanonicalization: msgauth.CanonicalizationRelaxed, BodyCanonicalization: msgauth.CanonicalizationRelaxed,
+		})
+		if err != nil {
+			return "", err
+		}
+		if _, err := io.WriteString(s, message); err != nil {
+			return "", err
+		}
+		if err := s.Close(); err != nil {
+			return "", err
+		}
+		signed = s.Signature() + signed
 	}
-	return nil, fmt.Errorf("there is no key %s", selector)
+	return signed, nil
 }
 
 func (z *zone) make(selector string) error {
-	pem, err := dkim.Generate("rsa2048")
+	text, err := dkim.Generate("rsa2048")
 	if err != nil {
 		return err
 	}
-	k, err := dkim.ParseKey("elsewhere.test", selector, pem)
+	k, err := dkim.ParseKey("elsewhere.test", selector, text)
+	if err != nil {
+		return err
+	}
+	block, _ := pem.Decode(text)
+	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		return err
 	}
 	r := k.Record()
-	z.keys[selector], z.records[strings.TrimSuffix(r.Name, ".")] = k, r.Value
+	z.keys[selector], z.records[r.Name] = private.(crypto.Signer), r.Value
 	return nil
 }
 
