@@ -17,10 +17,10 @@ import (
 const (
 	// MaxSignatures is how many signatures of a message are looked at, from the top.
 	MaxSignatures = 10
-	// maxWork is how many fields one signature may make us look at: for each name in its h= the
-	// whole header is walked, which takes some 100 ns a field. A message whose 300 recipients stand
-	// in fields of their own, all of them signed, is still below it.
-	maxWork = 100_000
+	// maxWork is how many fields all signatures together may make us look at: for each name in an h=
+	// the whole header is walked, which takes some 100 ns a field. A message whose 300 recipients stand
+	// in fields of their own, all of them signed twice, is still below it.
+	maxWork = 250_000
 	// maxKeyRecord is the longest key record in octets. An RSA key of 4096 bits takes 750; one that
 	// fills a DNS answer would take seconds to compute with.
 	maxKeyRecord = 4096
@@ -138,6 +138,7 @@ func (e *endingReader) Read(p []byte) (int, error) {
 // signatures returns a result for each of the first signatures, and the indexes of those that are
 // worth a try. The others have their verdict.
 func signatures(h *header) (results []Result, usable []int) {
+	work := 0
 	for _, f := range h.fields {
 		if f.name != lowerASCII([]byte(fieldName)) {
 			continue
@@ -146,13 +147,14 @@ func signatures(h *header) (results []Result, usable []int) {
 			break
 		}
 		r := describe(f)
-		switch names := len(r.Fields); {
+		switch more := len(r.Fields) * len(h.fields); {
 		case !ascii(f.tag("h")):
 			// The verifier takes some of those letters for ASCII ones, and one field then for many.
 			r.Kind, r.Err = PermError, errors.New("h= names a field that is not ASCII")
-		case names*len(h.fields) > maxWork:
-			r.Kind, r.Err = PermError, fmt.Errorf("h= has %d names for a header of %d fields, too many to check", names, len(h.fields))
+		case work+more > maxWork:
+			r.Kind, r.Err = PermError, fmt.Errorf("h= has %d names for a header of %d fields, too many to check", len(r.Fields), len(h.fields))
 		default:
+			work += more
 			usable = append(usable, len(results))
 		}
 		results = append(results, r)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -265,10 +266,29 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
+// TestSignaturesThatWouldCostTooMuchTogether: those that fit from the top are looked at, and a small
+// one behind them still is.
+func TestSignaturesThatWouldCostTooMuchTogether(t *testing.T) {
+	const rest = "v=1; a=rsa-sha256; d=example.org; s=rsa2048; bh=AAAA; b=AAAA\r\n"
+	large := "DKIM-Signature: h=from" + strings.Repeat(":x", maxWork/200/3) + "; " + rest
+	msg := strings.Repeat(large, 5) + "DKIM-Signature: h=from; " + rest + strings.Repeat("y: z\r\n", 200) + head + "\r\n"
+	results, err := Verify(t.Context(), strings.NewReader(msg), published(testKeys()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tried []bool
+	for _, r := range results {
+		tried = append(tried, r.Err == nil || !strings.Contains(r.Err.Error(), "too many to check"))
+	}
+	if want := []bool{true, true, false, false, false, true}; !slices.Equal(tried, want) {
+		t.Errorf("tried are %v, want %v", tried, want)
+	}
+}
+
 // BenchmarkVerifyDearest is a message made to cost as much as it can.
 func BenchmarkVerifyDearest(b *testing.B) {
 	sig := "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed; d=example.org; s=ed25519; h=from" +
-		strings.Repeat(":x", maxWork/900-1) + "; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+		strings.Repeat(":x", maxWork/900/MaxSignatures-1) + "; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
 	msg := strings.Repeat(sig, MaxSignatures) + strings.Repeat("y: z\r\n", 900-MaxSignatures) + "\r\n"
 	for b.Loop() {
 		if _, err := Verify(b.Context(), strings.NewReader(msg), published(testKeys()...)); err != nil {

@@ -111,15 +111,16 @@ func (b *bench) bombing() error {
 	}
 	defer d.Kill()
 	for _, one := range []bomb{
-		{"a small message", 5, 60, 0, false},
-		{"1000 fields", 980, 20, 0, false},
-		{"1100 fields", 1100, 20, 0, false},
-		{"a header of 250 KiB in one field", 1, 240 << 10, 0, false},
-		{"a header of 250 KiB", 240, 1000, 0, false},
-		{"a header of 300 KiB", 300, 1000, 0, false},
-		{"10 signatures", 5, 60, 10, false},
-		{"250 KiB in 960 fields with 10 signatures", 960, 240, 10, false},
-		{"250 KiB in 960 fields with 10 signatures of them all", 960, 110, 10, true},
+		{"a small message", 5, 60, 0, 0},
+		{"1000 fields", 980, 20, 0, 0},
+		{"1100 fields", 1100, 20, 0, 0},
+		{"a header of 250 KiB in one field", 1, 240 << 10, 0, 0},
+		{"a header of 250 KiB", 240, 1000, 0, 0},
+		{"a header of 300 KiB", 300, 1000, 0, 0},
+		{"10 signatures", 5, 60, 10, 1},
+		{"250 KiB in 960 fields with 10 signatures", 960, 240, 10, 1},
+		{"250 KiB in 960 fields with 10 signatures of 100", 960, 230, 10, 100},
+		{"250 KiB in 960 fields with 10 signatures of all", 960, 110, 10, 961},
 	} {
 		if err := b.bomb(d, zone, one); err != nil {
 			return err
@@ -131,9 +132,9 @@ func (b *bench) bombing() error {
 // A bomb is a message with a costly header.
 type bomb struct {
 	title        string
-	fields, size int  // octets of each
-	signatures   int  // true ones
-	all          bool // are signed, not From alone
+	fields, size int // octets of each
+	signatures   int // true ones
+	names        int // in each
 }
 
 // header is one of so many fields more than it needs.
@@ -153,10 +154,8 @@ func header(fields, size int) string {
 func (b *bench) bomb(d *site.Daemon, zone *zone, one bomb) error {
 	const times = 20
 	signed := []string{"From"}
-	for n := range one.fields {
-		if one.all {
-			signed = append(signed, fmt.Sprintf("X-Field-%d", n))
-		}
+	for n := range one.names - 1 {
+		signed = append(signed, fmt.Sprintf("X-Field-%d", n))
 	}
 	message, err := zone.sign(header(one.fields, one.size)+"\r\nHello\r\n", one.signatures, signed)
 	if err != nil {
