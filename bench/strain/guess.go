@@ -28,16 +28,16 @@ func (b *bench) guessing() error {
 		return err
 	}
 	defer d.Kill()
-	if code, _, err := try(d, fmt.Sprintf(homeward, 1), password); err != nil || code != 235 {
+	if code, _, _, err := try(d, fmt.Sprintf(homeward, 1), password); err != nil || code != 235 {
 		return fmt.Errorf("the user cannot log in: %d, %v", code, err)
 	}
-	quiet, err := b.logins(d, 5*time.Second)
+	quiet, _, err := b.logins(d, 5*time.Second)
 	if err != nil {
 		return err
 	}
 	cpu, began := b.cpu(d), time.Now()
-	answers, stop := flood(d) // what has begun when it is stopped is waited for
-	took, err := b.logins(d, b.period)
+	answers, stop := flood(d, b.guesses) // what has begun when it is stopped is waited for
+	took, nothing, err := b.logins(d, b.period)
 	used := b.cpu(d) - cpu
 	stop()
 	elapsed := time.Since(began)
@@ -52,7 +52,8 @@ func (b *bench) guessing() error {
 		}
 	}
 	log.Printf("%8.0f guesses a second were answered in %.0f s", float64(total)/elapsed.Seconds(), elapsed.Seconds())
-	log.Printf("logins: half within %.0f ms and 99 of 100 within %.0f ms before, half within %.0f ms during it", percentile(quiet, 50), percentile(quiet, 99), percentile(took, 50))
+	log.Printf("%d logins: half within %.0f ms and 99 of 100 within %.0f ms before, half within %.0f ms during it", len(took), percentile(quiet, 50), percentile(quiet, 99), percentile(took, 50))
+	log.Printf("99 of 100 NOOPs behind these logins were answered within %.0f ms: that is the machine, not the login", percentile(nothing, 99))
 	b.report("processors that relayd keeps busy, TLS included", used.Seconds()/b.period.Seconds(), 1, "")
 	b.report("99 of 100 logins from known places take", percentile(took, 99), 300, "ms")
 	return nil
@@ -64,38 +65,42 @@ func (b *bench) cpu(d *site.Daemon) time.Duration {
 	return used
 }
 
-// try logs in once and returns the answer and how long AUTH took.
-func try(d *site.Daemon, from, secret string) (code int, took time.Duration, err error) {
+// try logs in once and returns the answer, how long AUTH took, and then a command that does nothing.
+func try(d *site.Daemon, from, secret string) (code int, took, nothing time.Duration, err error) {
 	c, err := dial(d, "submissions", from)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer c.Close()
 	if code := c.ask("EHLO client.test"); code != 250 {
-		return code, 0, fmt.Errorf("EHLO is answered %d", code)
+		return code, 0, 0, fmt.Errorf("EHLO is answered %d", code)
 	}
 	began := time.Now()
 	code = c.login(user, secret)
-	return code, time.Since(began), nil
+	took = time.Since(began)
+	if code == 235 {
+		c.ask("NOOP")
+	}
+	return code, took, time.Since(began) - took, nil
 }
 
 // logins has the user log in from near where that was done before, at a steady pace.
-func (b *bench) logins(d *site.Daemon, period time.Duration) (took []time.Duration, err error) {
+func (b *bench) logins(d *site.Daemon, period time.Duration) (took, nothing []time.Duration, err error) {
 	tick := time.NewTicker(time.Second / honest)
 	defer tick.Stop()
 	for end, n := time.Now().Add(period), 0; time.Now().Before(end); n++ {
 		<-tick.C
-		code, one, err := try(d, fmt.Sprintf(homeward, n%200+1), password)
+		code, one, noop, err := try(d, fmt.Sprintf(homeward, n%200+1), password)
 		if err != nil || code != 235 {
-			return nil, fmt.Errorf("an honest login is answered %d, %v", code, err)
+			return nil, nil, fmt.Errorf("an honest login is answered %d, %v", code, err)
 		}
-		took = append(took, one)
+		took, nothing = append(took, one), append(nothing, noop)
 	}
-	return took, nil
+	return took, nothing, nil
 }
 
-// flood guesses until it is stopped. The answers are counted by code.
-func flood(d *site.Daemon) (answers *[1000]atomic.Int64, stop func()) {
+// flood guesses so often a second until it is stopped. The answers are counted by code.
+func flood(d *site.Daemon, guesses int) (answers *[1000]atomic.Int64, stop func()) {
 	answers = new([1000]atomic.Int64)
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -105,7 +110,7 @@ func flood(d *site.Daemon) (answers *[1000]atomic.Int64, stop func()) {
 			select {
 			case <-done:
 				return
-			case <-time.After(time.Until(began.Add(time.Duration(n) * time.Second / guesses))): // late ones make up for it
+			case <-time.After(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(guesses)))): // late ones make up for it
 			}
 			select {
 			case slots <- struct{}{}:
@@ -115,7 +120,7 @@ func flood(d *site.Daemon) (answers *[1000]atomic.Int64, stop func()) {
 			wg.Go(func() {
 				defer func() { <-slots }()
 				from := fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255)
-				code, _, _ := try(d, from, fmt.Sprint("guess", n)) // 0 where there was no answer
+				code, _, _, _ := try(d, from, fmt.Sprint("guess", n)) // 0 where there was no answer
 				answers[code%1000].Add(1)
 			})
 		}

@@ -27,6 +27,7 @@ import (
 func main() {
 	b := &bench{}
 	flag.IntVar(&b.idle, "idle", 10_000, "idle `connections`")
+	flag.IntVar(&b.guesses, "guesses", 500, "wrong `passwords` a second")
 	flag.DurationVar(&b.period, "time", 30*time.Second, "how long slow clients and guesses go on")
 	flag.Parse()
 	log.SetFlags(0)
@@ -45,11 +46,12 @@ func main() {
 
 // A bench is a relayd to be measured and what has come out.
 type bench struct {
-	idle   int
-	period time.Duration
-	site   *site.Site
-	sink   *sink.Sink // where all mail goes
-	missed int
+	idle    int
+	guesses int
+	period  time.Duration
+	site    *site.Site
+	sink    *sink.Sink // where all mail goes
+	missed  int
 }
 
 const (
