@@ -121,7 +121,7 @@ var (
 )
 
 // A bodyReader reads the body of DATA as it was before dot-stuffing, for the session: go-smtp's own
-// reader goes byte by byte. Its errors are of type bodyFault, and sticky.
+// reader goes byte by byte. Its errors are sticky. It must be given room for one octet at least.
 type bodyReader struct{ g *gate }
 
 func (r bodyReader) Read(p []byte) (n int, err error) {
