@@ -134,7 +134,8 @@ func (t *tool) addRule(w world, d *domains.Domain, rule aliases.Rule) error {
 		if end != "" {
 			end = ", " + end
 		}
-		t.say("added %s: %s%s", wholeLeft(rule.Left, d.Name), strings.Join(targets(rule), ", "), end)
+		name := wholeLeft(rule.Left, d.Name)
+		err = t.did("alias", name, "added "+name+": "+strings.Join(targets(rule), ", ")+end)
 	}
 	return err
 }
@@ -166,7 +167,7 @@ func (t *tool) aliasRemove() *cobra.Command {
 			return data, err
 		})
 		if err == nil {
-			t.say("removed %s@%s", left, d.Name)
+			err = t.did("alias", left+"@"+d.Name, "removed "+left+"@"+d.Name)
 		}
 		return err
 	})

@@ -183,8 +183,7 @@ func (t *tool) domainRemove() *cobra.Command {
 			return err
 		}
 		t.nudge(p, dir)
-		t.say("removed %s", name)
-		return nil
+		return t.did("domain", name, "removed "+name)
 	})
 }
 

@@ -191,6 +191,15 @@ func (t *tool) warn(format string, args ...any) {
 // say prints a line of the answer.
 func (t *tool) say(format string, args ...any) { fmt.Fprintf(t.out, format+"\n", args...) }
 
+// did says that something was done to what is named: in words, or as an object with its name.
+func (t *tool) did(kind, name, words string) error {
+	if t.json {
+		return t.printJSON(map[string]string{kind: name})
+	}
+	t.say("%s", words)
+	return nil
+}
+
 // printJSON prints v for programs.
 func (t *tool) printJSON(v any) error {
 	enc := json.NewEncoder(t.out)

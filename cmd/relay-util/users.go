@@ -176,7 +176,7 @@ func (t *tool) userChange(name, done, short string, change func(data []byte, loc
 			return change(old, u.addr.Local)
 		})
 		if err == nil {
-			t.say("%s %s", done, u.addr.Key())
+			err = t.did("address", u.addr.Key(), done+" "+u.addr.Key())
 		}
 		return err
 	})
