@@ -295,6 +295,9 @@ func (w *world) untilEmpty() {
 	waitFor(w.t, func() bool {
 		left := 0
 		w.work.List(func(*queue.Envelope) bool { left++; return true })
+		for _, g := range w.work.Groups() {
+			left += g.Used // what ended a message is told of behind it
+		}
 		return left == 0
 	})
 }
