@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -285,18 +286,23 @@ func pebbleTool(t testing.TB, name string) string {
 	return path
 }
 
-// freePorts are ports that nobody listens on now.
+// portsTaken counts the ports that freePorts has given away.
+var portsTaken atomic.Int64
+
+// freePorts are ports that nobody listens on now, and that nobody gets while a test starts its programs
+// anew: they are below those that the system gives to connections.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
 	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for len(ports) < n {
+		port := 20_000 + portsTaken.Add(1)
+		if port > 30_000 {
+			t.Fatal("no port is free")
 		}
-		defer l.Close()
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		ports = append(ports, port)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			ports = append(ports, fmt.Sprint(port))
+		}
 	}
 	return ports
 }
