@@ -303,5 +303,6 @@ func TestSetupOnDebian(t *testing.T) {
 		t.Fatal(first)
 	}
 	b.goes(first, command[1])
-	t.Logf("setup took %v, from zero to mail %v, in %d lines", took.Round(10*time.Millisecond), time.Since(start).Round(10*time.Millisecond), strings.Count(first, "\n"))
+	t.Logf("setup took %v, from zero to mail %v; it printed %d lines:\n%s",
+		took.Round(10*time.Millisecond), time.Since(start).Round(10*time.Millisecond), strings.Count(first, "\n"), first)
 }
