@@ -17,7 +17,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"relayd/certs"
 	"relayd/config"
 	"relayd/control"
 	"relayd/delivery"
@@ -242,6 +241,9 @@ func (e *examination) ports(ctx context.Context) []doctor.Finding {
 func (e *examination) certificates(ctx context.Context) []doctor.Finding {
 	chain := e.chain()
 	list := e.doctor.CheckTLSA(ctx, e.Hostname, chain)
+	if e.status == nil && len(chain) == 0 && e.ACME.Enabled {
+		return append(list, doctor.Finding{Status: doctor.Warn, Subject: "certificate for " + e.Hostname, Text: "there is none yet", Do: "start relayd, which orders one"})
+	}
 	if e.status == nil {
 		return append(list, e.doctor.JudgeChain("certificate in "+e.CertsDir(), chain, e.Hostname, nil))
 	}
@@ -256,8 +258,7 @@ func (e *examination) certificates(ctx context.Context) []doctor.Finding {
 
 // chain is what the files have for the server's name.
 func (e *examination) chain() []*x509.Certificate {
-	store, _ := certs.New(certs.Options{Dir: e.CertsDir(), Hostname: e.Hostname})
-	for _, info := range store.List() {
+	for _, info := range e.certificatesThere() {
 		chain := readChain(info.File)
 		if len(chain) > 0 && chain[0].VerifyHostname(e.Hostname) == nil {
 			return chain

@@ -98,14 +98,23 @@ func hostOf(url string) string {
 
 // leaves are the certificates in force for the server's name, as the files have them.
 func (w world) leaves() []*x509.Certificate {
-	store, _ := certs.New(certs.Options{Dir: w.CertsDir(), Hostname: w.Hostname})
 	var list []*x509.Certificate
-	for _, info := range store.List() {
+	for _, info := range w.certificatesThere() {
 		if chain := readChain(info.File); len(chain) > 0 && chain[0].VerifyHostname(w.Hostname) == nil {
 			list = append(list, chain[0])
 		}
 	}
 	return list
+}
+
+// certificatesThere are the admin's and those of ACME, as the daemon chooses among them.
+func (w world) certificatesThere() []certs.Info {
+	opt := certs.Options{Dir: w.CertsDir(), Hostname: w.Hostname}
+	if w.ACME.Enabled {
+		opt.Second = w.ACMEDir()
+	}
+	store, _ := certs.New(opt)
+	return store.List()
 }
 
 // printRecordTable prints records as the forms of DNS providers want them: TXT whole and unquoted.
