@@ -50,8 +50,9 @@ func (f *fakeRelay) Login(_ context.Context, _ *relay.Client, user, password str
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.loggedIn = true
-	return address.Parse(user)
+	a, err := address.Parse(user)
+	f.loggedIn = err == nil
+	return a, err
 }
 
 func (f *fakeRelay) Mail(_ context.Context, tx *relay.Transaction) error {
