@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
-	"time"
+	"relayd/tasks"
 )
 
 // state is what is on disk: lists, the oldest first, so that the order of making room survives too.
@@ -59,16 +59,7 @@ func take[K comparable, V any](s *shelf[K, V], stale func(*V) bool) []saved[K, V
 
 // Run saves what is new until ctx ends.
 func (b *Book) Run(ctx context.Context) {
-	tick := time.NewTicker(saveEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			b.save()
-		}
-	}
+	tasks.Every(ctx, saveEvery, b.save)
 }
 
 // Close saves what is new. It is called after Run has ended.

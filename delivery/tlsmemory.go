@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"relayd/reply"
+	"relayd/tasks"
 )
 
 // A host that has had TLS for long and suddenly has none may have somebody in front of it who takes
@@ -219,16 +220,7 @@ func (c *Client) clearHosts() []string {
 // Run saves what is known of hosts that have had TLS, at most once a minute, until ctx ends. Without
 // it only Close does, which is to be called after its end.
 func (c *Client) Run(ctx context.Context) {
-	tick := time.NewTicker(tlsSaveEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			c.saveHosts()
-		}
-	}
+	tasks.Every(ctx, tlsSaveEvery, c.saveHosts)
 }
 
 func (c *Client) saveHosts() {

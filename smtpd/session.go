@@ -120,8 +120,8 @@ func (s *session) named(a address.Address) address.Address {
 	return a
 }
 
-// Data takes the body, from the gate and not through the library. The error that it returns on success is go-smtp's way to set the text of
-// a 250.
+// Data takes the body, from the gate and not through the library. The error that it returns on success
+// is go-smtp's way to set the text of a 250.
 func (s *session) Data(io.Reader) (err error) {
 	defer s.contain(s.tx, &err)
 	m, err := s.srv.opt.Memory.Read(bodyReader{s.gate}, s.srv.opt.SpoolDir, s.srv.opt.Limits.MessageSize)

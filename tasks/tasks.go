@@ -1,5 +1,6 @@
 // Package tasks does several things at once for one session or delivery, and keeps a panic in one of them
-// where it belongs: a goroutine that nobody recovers ends the process and with it every other message.
+// where it belongs: a goroutine that nobody recovers ends the process and with it every other message. And
+// it does one thing again and again.
 package tasks
 
 import (

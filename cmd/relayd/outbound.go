@@ -16,6 +16,7 @@ import (
 	"relayd/mtasts"
 	"relayd/problem"
 	"relayd/relay"
+	"relayd/tasks"
 	"relayd/tlsrpt"
 )
 
@@ -95,16 +96,7 @@ func (o *outbound) restore(d *daemon) {
 
 // keep saves what is learned of destinations, until the daemon is to stop.
 func (o *outbound) keep(d *daemon) {
-	tick := time.NewTicker(destinationsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-d.ctx.Done():
-			return
-		case <-tick.C:
-			o.save(d)
-		}
-	}
+	tasks.Every(d.ctx, destinationsEvery, func() { o.save(d) })
 }
 
 // save is not called by two at once.

@@ -12,6 +12,7 @@ import (
 
 	"relayd/config"
 	"relayd/problem"
+	"relayd/tasks"
 )
 
 // settings watches relayd.toml, whose values are in force from start to end: an edit that would
@@ -36,16 +37,7 @@ func newSettings(conf *config.Config, log *slog.Logger) *settings {
 const settingsEvery = 2 * time.Second
 
 func (s *settings) watch(ctx context.Context) {
-	tick := time.NewTicker(settingsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.look()
-		}
-	}
+	tasks.Every(ctx, settingsEvery, func() { s.look() })
 }
 
 // look reads the file if it has changed, and returns what is wrong with it.
