@@ -151,7 +151,7 @@ func Domain(s string) (string, error) {
 		if label == "" || len(label) > 63 {
 			return "", fmt.Errorf("domain %q has an empty label or one over 63 octets", s)
 		}
-		if strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		if strings.ContainsFunc(label, notInDomain) {
 			return "", fmt.Errorf("domain %q has a byte that no domain name has", s)
 		}
 		if label[0] == '-' || label[len(label)-1] == '-' {
@@ -159,6 +159,11 @@ func Domain(s string) (string, error) {
 		}
 	}
 	return d, nil
+}
+
+// notInDomain reports whether a character stands in no domain, once that is in lower case.
+func notInDomain(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_'
 }
 
 var errDomainLength = fmt.Errorf("the domain is longer than %d octets", MaxDomain)

@@ -28,6 +28,14 @@ const maxFrom = 10 << 10
 // reader could take for another address than we do is refused, with one exception that many
 // programs write: the same address unquoted as its own display name.
 func (h Header) From() (address.Address, error) {
+	if h.from == nil {
+		return address.Address{}, ErrNoFrom
+	}
+	return h.from()
+}
+
+// author is From, found out.
+func (h Header) author() (address.Address, error) {
 	values := h.Values("From")
 	switch {
 	case len(values) == 0:

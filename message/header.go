@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"io"
 	"strings"
+	"sync"
+
+	"relayd/address"
 )
 
 // A Header is a view of a message's header as it stands. The zero Header has no fields.
@@ -11,6 +14,7 @@ type Header struct {
 	raw    []byte
 	fields []field
 	signed map[string]bool
+	from   func() (address.Address, error) // parsed when it is asked for first; nil in the zero Header
 }
 
 type field struct {
@@ -57,6 +61,7 @@ func parse(raw []byte, maxBytes, maxFields int) (Header, error) {
 		start = end
 	}
 	h.signed = h.signedNames()
+	h.from = sync.OnceValues(h.author)
 	return h, nil
 }
 

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"maps"
+	"relayd/tasks"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -91,6 +92,7 @@ func (c *crew) work(w *Work, f func()) bool {
 	}
 	c.on[w] = true
 	c.all.Go(func() {
+		tasks.RoomyStack()
 		defer func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()

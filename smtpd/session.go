@@ -12,6 +12,7 @@ import (
 	"relayd/message"
 	"relayd/relay"
 	"relayd/reply"
+	"relayd/tasks"
 )
 
 // A session is what go-smtp calls. It lives from the first EHLO to the end of the connection.
@@ -65,6 +66,7 @@ func (s *session) Logout() error { return nil }
 func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	tx := relay.NewTransaction(s.client())
 	defer s.contain(tx, &err)
+	tasks.RoomyStack()
 	tx.Size, tx.UTF8, tx.RequireTLS = opts.Size, opts.UTF8, opts.RequireTLS
 	tx.Return, tx.EnvelopeID = string(opts.Return), opts.EnvelopeID
 	if tx.RequireTLS && s.gate.tls == nil {

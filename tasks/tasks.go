@@ -29,6 +29,7 @@ func (p *Panic) Error() string { return fmt.Sprintf("in a task: %v\n%s", p.Value
 // Go runs f.
 func (g *Group) Go(f func()) {
 	g.all.Go(func() {
+		RoomyStack()
 		defer func() {
 			if v := recover(); v != nil {
 				g.mu.Lock()
