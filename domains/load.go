@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"relayd/aliases"
 	"relayd/config"
@@ -223,7 +224,7 @@ func (f *files) use(name string, parse parser) problem.List {
 // another complaint.
 func (f *files) read(name string) ([]byte, error) {
 	if !f.down {
-		text, err := readFile(filepath.Join(f.dir, name))
+		text, err := readWritten(filepath.Join(f.dir, name))
 		f.failed(err)
 		return text, err
 	}
@@ -239,6 +240,29 @@ func (f *files) gone(name string) error {
 		return errors.New("the last key is gone; it stays in force, so that no mail goes out unsigned, until another one is here")
 	}
 	return errors.New("the file is gone; its last version stays in force (to have it empty, make it empty)")
+}
+
+// writeTime is how long a program may be at writing a file before what it has not yet written counts
+// as left out.
+const writeTime = 100 * time.Millisecond
+
+// readWritten is readFile that waits, for a second at most, while a file is being written: one that is
+// empty, or has no end of its last line, and was changed in this moment. Most programs make a file
+// empty before they write it, and a domain without aliases refuses its mail for good.
+func readWritten(name string) ([]byte, error) {
+	for range time.Second / writeTime {
+		info, err := os.Stat(name)
+		if err != nil {
+			break
+		}
+		text, err := readFile(name)
+		age := time.Since(info.ModTime())
+		if err != nil || bytes.HasSuffix(text, []byte("\n")) || age < 0 || age >= writeTime {
+			return text, err
+		}
+		time.Sleep(writeTime - age)
+	}
+	return readFile(name)
 }
 
 // readFile reads a whole file. It does not wait for a pipe to be written to.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 )
 
 // watched is a Store that looks when it is told to.
@@ -53,6 +54,30 @@ func TestChangeIsSeen(t *testing.T) {
 	if got := selectors(w.Store, "a.example"); got != "s" {
 		t.Errorf("keys: %q", got)
 	}
+}
+
+// Most programs make a file empty before they write it, and somebody else may send a SIGHUP just then.
+// On a machine that stands still for long in between nobody can tell; so one time of many is enough.
+func TestReloadWhileAFileIsBeingWritten(t *testing.T) {
+	h := newHost(t)
+	h.write("a.example/aliases", "x: y@else.example\n")
+	s := h.open()
+	for range 20 {
+		h.write("a.example/aliases", "")
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			time.Sleep(20 * time.Millisecond)
+			h.write("a.example/aliases", "x: z@else.example\n")
+		}()
+		s.Reload()
+		got := leads(s, "x@a.example")
+		<-written
+		if got == "z@else.example" {
+			return
+		}
+	}
+	t.Error("the empty file is in force each time")
 }
 
 func TestHalfWrittenFileIsNotApplied(t *testing.T) {

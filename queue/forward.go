@@ -33,11 +33,15 @@ type Answer struct {
 // message in memory or in a file.
 const maxWaiting = 500
 
+// slotPatience is how long a session waits for a slot that others hold, before its message is
+// queued.
+const slotPatience = 100 * time.Millisecond
+
 // Forward tries to deliver a message at once, so that its sender hears from the destination itself.
 // If everybody has it, or everybody has refused it for good, within that time, nothing is written to
 // the disk: until it is answered the message is still the sender's. Else it is put into the queue,
 // durably, attempts that are under way going on. So it is too where anybody would have to wait for
-// a slot. An error is the disk's, and the sender has to try again.
+// a slot, except for a moment. An error is the disk's, and the sender has to try again.
 func (q *Queue) Forward(ctx context.Context, o Offer, within time.Duration) (Answer, error) {
 	q.prepare(o.Envelope)
 	f := &flight{q: q, Offer: o, landed: make(chan struct{})}
@@ -81,7 +85,9 @@ type leg struct {
 // takeOff begins attempts for all recipients, or none, and reports which.
 func (f *flight) takeOff(ctx context.Context) bool {
 	groups, order := f.groups(ctx)
-	if !f.q.slots.takeAll(order) {
+	soon, cancel := context.WithTimeout(ctx, slotPatience)
+	defer cancel()
+	if !f.q.slots.takeSoon(soon, order) {
 		return false
 	}
 	now, chance := f.q.now(), rand.Float64()

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -23,6 +24,9 @@ const (
 	// that none is opened for the few that are left when it is there. Forwarded mail, whose sender
 	// waits, gets it at once.
 	slotBacklog = 25
+	// slowAttempt is when an attempt was slow by its server's doing. Up to that our own processor may
+	// have been what it waited for.
+	slowAttempt = 100 * time.Millisecond
 	// groupMemory is how long what was learned of a group is good for. After an hour of silence
 	// a server has forgotten us, and so may we it.
 	groupMemory = time.Hour
@@ -61,17 +65,22 @@ type slots struct {
 type group struct {
 	used     int
 	window   float64
-	fastest  time.Duration // of late, that a message took to be delivered; 0: none was
-	strained bool          // before now, so that the window grows slowly
-	round    int           // counts how often the window was halved
-	last     time.Time     // when a slot was given back
-	refused  time.Time     // since when nothing more could be begun; zero: never refused
-	turn     int           // when refused last
-	paused   time.Time     // until when nothing is begun
+	fastest  time.Duration     // of late, that a message took to be delivered; 0: none was
+	usual    time.Duration     // mean of what messages took, those that were not slow counting as the fastest
+	strained bool              // before now, so that the window grows slowly
+	round    int               // counts how often the window was halved
+	last     time.Time         // when a slot was given back
+	refused  time.Time         // since when nothing more could be begun; zero: never refused
+	turn     int               // when refused last
+	paused   time.Time         // until when nothing is begun
+	queued   int               // the turn in which queued mail was refused for want of room
+	passed   bool              // the last slot was left to queued mail though a session waits
+	sessions []chan<- struct{} // closed for one after the other, as they get their slots
 }
 
 func (s *slots) init(workers, perGroup int, now func() time.Time) {
 	s.workers, s.perGroup, s.now, s.free = workers, perGroup, now, workers
+	s.turn = 1 // that of groups of which nothing was asked is 0
 	s.groups, s.paused = map[string]*group{}, map[string]bool{}
 }
 
@@ -106,17 +115,75 @@ func (s *slots) takeOf(name string, most int) bool {
 	if g.isPaused(s.now()) {
 		return false
 	}
-	if g.used >= min(most, int(g.window)) || g.used >= firstSlots && s.free*2 < s.workers {
+	if g.used >= most || !s.hasRoom(g) {
 		if g.refused.IsZero() || g.turn < s.turn-1 { // in between nothing of it was due
 			g.refused = s.now()
 		}
 		g.turn = s.turn
+		if g.used < most {
+			g.queued = s.turn
+		}
 		return false
 	}
+	s.give(g)
+	return true
+}
+
+// hasRoom reports whether the group may have one more slot now, if it is not paused.
+func (s *slots) hasRoom(g *group) bool {
+	return s.free > 0 && g.used < min(s.perGroup, int(g.window)) && (g.used < firstSlots || s.free*2 >= s.workers)
+}
+
+func (s *slots) give(g *group) {
 	s.free--
 	g.used++
 	g.refused = time.Time{}
-	return true
+}
+
+// takeSoon is takeAll for a session. Where all slots of its one group are taken it waits its turn, until
+// ctx ends: the server takes a few messages meanwhile, sooner than one is written to the disk and
+// read again.
+func (s *slots) takeSoon(ctx context.Context, names []string) bool {
+	if len(names) != 1 {
+		return s.takeAll(names)
+	}
+	s.mu.Lock()
+	g, given := s.group(names[0]), make(chan struct{})
+	if paused := g.isPaused(s.now()); paused || len(g.sessions) == 0 && s.hasRoom(g) {
+		if !paused {
+			s.give(g)
+		}
+		s.mu.Unlock()
+		return !paused
+	}
+	g.sessions = append(g.sessions, given)
+	s.mu.Unlock()
+	select {
+	case <-given:
+		return true
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(g.sessions, given)
+	if i < 0 {
+		return true // it was given in this moment
+	}
+	g.sessions = slices.Delete(g.sessions, i, i+1)
+	return false
+}
+
+// serve gives slots to sessions that wait. Every other one is left to queued mail, if some has found
+// none.
+func (s *slots) serve(g *group) {
+	for len(g.sessions) > 0 && s.hasRoom(g) && !g.isPaused(s.now()) {
+		if g.passed = g.queued == s.turn && !g.passed; g.passed {
+			return
+		}
+		s.give(g)
+		close(g.sessions[0])
+		g.sessions = g.sessions[1:]
+	}
 }
 
 // takeAll takes a slot in each of these groups, or in none, and reports which. None is taken where
@@ -154,7 +221,7 @@ func (s *slots) sweep() {
 	s.swept = now
 	maps.DeleteFunc(s.groups, func(_ string, g *group) bool {
 		age := now.Sub(g.last)
-		return g.used == 0 && (crowded || !g.isPaused(now) && (age < 0 || age >= groupMemory))
+		return g.used == 0 && len(g.sessions) == 0 && (crowded || !g.isPaused(now) && (age < 0 || age >= groupMemory))
 	})
 }
 
@@ -165,7 +232,8 @@ func (s *slots) release(name string) {
 	s.free++
 	g.used--
 	g.last = s.now()
-	if g.used == 0 && !g.strained && g.window <= firstSlots { // nothing was learned
+	s.serve(g)
+	if g.used == 0 && len(g.sessions) == 0 && !g.strained && g.window <= firstSlots { // nothing was learned
 		delete(s.groups, name)
 	}
 }
@@ -217,7 +285,11 @@ func (g *group) grow(n float64, took time.Duration, most int) {
 	} else {
 		g.fastest += g.fastest / 64 // a server may become slower, for good
 	}
-	needed := firstSlots + float64(g.fastest)/float64(slotTime)
+	if took < slowAttempt {
+		took = g.fastest
+	}
+	g.usual += (took - g.usual) / 16
+	needed := firstSlots + float64(max(g.fastest, g.usual))/float64(slotTime)
 	g.window = min(g.window+n, max(g.window, needed), float64(most))
 }
 
