@@ -101,7 +101,16 @@ func (s *slots) take(name string) bool { return s.takeOf(name, s.perGroup) }
 
 // takeWaiting is take for queued mail of a group in which so many recipients wait.
 func (s *slots) takeWaiting(name string, waiting int) bool {
-	return s.takeOf(name, max(firstSlots, waiting/slotBacklog))
+	most := max(firstSlots, waiting/slotBacklog)
+	if s.takeOf(name, most) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.groups[name]; g != nil && g.used < most {
+		g.queued = s.turn
+	}
+	return false
 }
 
 // takeOf is take where the group may have so many slots at most.
@@ -120,9 +129,6 @@ func (s *slots) takeOf(name string, most int) bool {
 			g.refused = s.now()
 		}
 		g.turn = s.turn
-		if g.used < most {
-			g.queued = s.turn
-		}
 		return false
 	}
 	s.give(g)
