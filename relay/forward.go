@@ -55,8 +55,32 @@ func (in *Inbound) envelope(ctx context.Context, tx *Transaction, m *message.Mes
 			e.Recipients = append(e.Recipients, r)
 		}
 	}
+	shareBodies(e.Recipients)
 	e.UTF8 = tx.UTF8 && needsUTF8(e, m.Header)
 	return e, nil
+}
+
+// toldApart is how many copies for one destination tell, each in fields of its own, for which address
+// they are: so many times it takes the message. What is for more goes there as one body.
+const toldApart = 10
+
+// shareBodies leaves out what tells copies apart where there are too many of them for a destination.
+func shareBodies(list []queue.Recipient) {
+	together := map[string][]*queue.Recipient{}
+	for i := range list {
+		if r := &list[i]; r.Fields != "" && len(r.Pipe) == 0 {
+			key := r.Address.Domain + " " + r.ReturnPath.String() + " " + strings.Join(r.Via, "/")
+			together[key] = append(together[key], r)
+		}
+	}
+	for _, copies := range together {
+		if len(copies) <= toldApart {
+			continue
+		}
+		for _, r := range copies {
+			r.Fields = strings.TrimPrefix(r.Fields, withoutSignature(r.Fields))
+		}
+	}
 }
 
 // copyKey is equal for copies that would be the same message in the same mailbox.

@@ -259,6 +259,36 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
+// Copies for many addresses at one destination are one body, signed and with nothing in it that tells
+// them apart; those for others keep their fields.
+func TestManyCopiesForOneDestinationShareABody(t *testing.T) {
+	for many, want := range map[int]int{toldApart: toldApart, toldApart + 1: 1} {
+		aliases, to := "other: me@else.test\n", []string{"other@example.test"}
+		for i := range many {
+			aliases += fmt.Sprintf("a%d: u%[1]d@mailbox.test\n", i)
+			to = append(to, fmt.Sprintf("a%d@example.test", i))
+		}
+		h := build(t, "", map[string]string{"domains/example.test/aliases": aliases})
+		e, body, err := h.deliver(stranger, "s@elsewhere.test", to, hello)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies := map[string]bool{}
+		for _, r := range e.Recipients[1:] {
+			bodies[r.Fields] = true
+			if got := h.verified(r.Fields + body); !slices.Equal(got, []string{"example.test"}) {
+				t.Errorf("signed by %q", got)
+			}
+		}
+		if len(bodies) != want || len(e.Recipients) != many+1 {
+			t.Errorf("%d copies are %d bodies, want %d", len(e.Recipients), len(bodies), want)
+		}
+		if f := e.Recipients[0].Fields; !strings.HasPrefix(f, "Delivered-To: other@example.test\r\nX-Forwarded-To: me@else.test\r\n") {
+			t.Errorf("fields of the other: %q", f)
+		}
+	}
+}
+
 func TestOneCopyPerMailbox(t *testing.T) {
 	h := build(t, "", exampleTest)
 	e, _, err := h.deliver(stranger, "s@elsewhere.test", []string{"shop@example.test", "me@example.test", "list@example.test"}, hello)
