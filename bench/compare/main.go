@@ -104,7 +104,7 @@ func enter(f flags) error {
 	if err := os.Chmod(work, 0o755); err != nil { // others' programs change to users of their own
 		return err
 	}
-	build := exec.Command("go", "build", "-o", work+"/", "./cmd/relayd", "./cmd/relay-util")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", work+"/", "./cmd/relayd", "./cmd/relay-util")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("building relayd (from the top of its source): %w", err)

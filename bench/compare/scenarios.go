@@ -42,7 +42,7 @@ var scenarios = []scenario{
 	{name: "big", about: "forwarding, 4 sessions, 2 MB, one message a connection", sessions: 4, perConnection: 1, size: 2000 * 1000},
 	{name: "rcpt100", about: "submission, 2 sessions, 4 KiB, 10 messages a connection, each to 100 recipients at one destination",
 		submit: true, sessions: 2, perConnection: 10, size: 4 * kib, rcpts: 100},
-	{name: "aliases100", about: "forwarding, 2 sessions, 4 KiB, 100 aliases that lead to one destination; relayd tells each copy's alias in a field",
+	{name: "aliases100", about: "forwarding, 2 sessions, 4 KiB, 100 aliases that lead to one destination",
 		sessions: 2, perConnection: 10, size: 4 * kib, rcpts: 100, extra: true},
 	{name: "several", about: "as forward-1, to 4 destinations", sessions: 20, perConnection: 1, size: 4 * kib, dests: 4, extra: true},
 	{name: "slow", about: "as several; one answer of ten comes a second late", sessions: 20, perConnection: 1, size: 4 * kib, dests: 4, slow: 10, extra: true},
