@@ -330,24 +330,6 @@ func TestACertificateThatExpiresWhileInForceIsAProblem(t *testing.T) {
 	checkProblem(t, s.Reload(), filepath.Join(dir, "a", chainFile), "expired at")
 }
 
-func TestAKeyThatEverybodyCanRead(t *testing.T) {
-	dir := t.TempDir()
-	spec{names: []string{"mx.example.org"}}.write(t, dir, "a")
-	key := filepath.Join(dir, "a", keyFile)
-	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true} {
-		if err := os.Chmod(key, mode); err != nil {
-			t.Fatal(err)
-		}
-		s, problems := New(Options{Dir: dir, Hostname: "mx.example.org", Now: func() time.Time { return start }})
-		if (len(problems) == 1) != want || !s.Real("") {
-			t.Errorf("mode %o: %v", mode, problems)
-		}
-		if want {
-			checkProblem(t, problems, key, "chmod")
-		}
-	}
-}
-
 func TestAFolderThatCannotBeReadKeepsWhatIsInForce(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "certs")

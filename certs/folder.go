@@ -137,9 +137,6 @@ func (p *pair) look(now time.Time) bool {
 // read loads the files and puts them in force if they are good.
 func (p *pair) read(stamps [2]stamp, now time.Time) bool {
 	p.certain, p.problems = false, nil
-	if mode := stamps[1].info.Mode().Perm(); mode&0o004 != 0 {
-		p.problems = append(p.problems, problem.At(p.key, 0, "everybody can read this private key (mode %04o): take that away with chmod o-rwx", mode))
-	}
 	var data [2][]byte
 	for i, path := range []string{p.chain, p.key} {
 		var err error

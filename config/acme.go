@@ -4,14 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
-
-	"relayd/problem"
 )
 
 // secretSuffix marks a key of acme.dns whose value is the name of a file with the value in it.
@@ -117,13 +114,5 @@ func (c *Config) readSecrets(doc *document) {
 	}
 }
 
-// SecretWarnings finds files with secrets of the DNS provider that others can read.
-func (c *Config) SecretWarnings() problem.List {
-	var list problem.List
-	for _, file := range c.ACME.secrets {
-		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o007 != 0 {
-			list = append(list, problem.At(file, 0, "everybody can read this secret (mode %04o): chmod 0600 it", info.Mode().Perm()))
-		}
-	}
-	return list
-}
+// HoldsSecrets reports whether the file itself holds settings of the DNS provider, which may be secrets.
+func (c *Config) HoldsSecrets() bool { return len(c.ACME.DNS) > len(c.ACME.secrets) }

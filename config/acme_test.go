@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,14 +31,27 @@ func TestSecretsOfTheDNSProviderMayStandInFiles(t *testing.T) {
 	if len(c.ACME.DNS) != 2 || c.ACME.DNS["token"] != "hunter2" || c.ACME.DNS["wait"] != "1m" || c.ACME.Names[0] != "*.example.com" {
 		t.Errorf("%+v", c.ACME)
 	}
-	if w := c.SecretWarnings(); len(w) > 0 {
-		t.Errorf("%v", w)
+	if files := c.SecretFiles(); !slices.Equal(files, []string{filepath.Join(c.Dir(), "token")}) || !c.HoldsSecrets() {
+		t.Errorf("%q %v", files, c.HoldsSecrets())
 	}
-	if err := os.Chmod(filepath.Join(c.Dir(), "token"), 0o604); err != nil {
+}
+
+func TestSecretFilesAreAllThatTheSettingsName(t *testing.T) {
+	file := writeFiles(t, host+"[filter]\nrspamd = \"http://127.0.0.1:1\"\npassword_file = \"b\"\n"+
+		"[outbound]\nsmarthost = \"submission://me@a.example\"\npassword_file = \"a\"\n"+
+		"[outbound.to.\"b.example\"]\nsmarthost = \"submission://me@b.example\"\npassword_file = \"b\"\n"+
+		"[outbound.from.\"c.example\"]\nsmarthost = \"submission://me@c.example\"\npassword_file = \"c\"\n"+
+		"[acme.dns]\ntoken_file = \"d\"\n", map[string]string{"a": "1", "b": "2", "c": "3", "d": "4"})
+	c, err := Load(file)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if w := c.SecretWarnings(); len(w) != 1 || !strings.Contains(w[0].String(), "token: everybody can read this secret (mode 0604)") {
-		t.Errorf("%v", w)
+	var want []string
+	for _, name := range []string{"a", "b", "c", "d"} {
+		want = append(want, filepath.Join(c.Dir(), name))
+	}
+	if got := c.SecretFiles(); !slices.Equal(got, want) || c.HoldsSecrets() {
+		t.Errorf("%q %v", got, c.HoldsSecrets())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -93,6 +94,25 @@ func (c *Config) readPassword(file string, bad complaints) string {
 		return ""
 	}
 	return c.readSecret(file, "password", bad)
+}
+
+// SecretFiles are the files with passwords and other secrets that the file names, each once and in order.
+func (c *Config) SecretFiles() []string {
+	files := slices.Clone(c.ACME.secrets)
+	add := func(name string) {
+		if name != "" {
+			files = append(files, c.beside(name))
+		}
+	}
+	add(c.Outbound.PasswordFile)
+	add(c.Filter.PasswordFile)
+	for _, table := range []map[string]Way{c.Outbound.To, c.Outbound.From} {
+		for _, way := range table {
+			add(way.PasswordFile)
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
 }
 
 // beside makes a path absolute: one that is not starts at Dir.

@@ -23,6 +23,7 @@ import (
 	"relayd/internal/sink"
 	"relayd/internal/testnet"
 	"relayd/problem"
+	"relayd/rights"
 )
 
 func expect(t *testing.T, f Finding, status Status, text string) {
@@ -62,7 +63,7 @@ func TestFiles(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	secrets := []Secret{{filepath.Join(dir, "*.pem"), "private key"}, {filepath.Join(dir, "none"), "x"}}
+	places := []rights.Place{{Path: file, What: "private key", Secret: true}, {Path: filepath.Join(dir, "none"), What: "x", Secret: true}}
 	for mode, want := range map[os.FileMode]struct {
 		status Status
 		text   string
@@ -72,7 +73,7 @@ func TestFiles(t *testing.T) {
 		if err := os.Chmod(file, mode); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, CheckFiles(dir, secrets)[0], want.status, want.text)
+		expect(t, CheckFiles(dir, places)[0], want.status, want.text)
 	}
 	if err := os.Chmod(file, 0o640); err != nil {
 		t.Fatal(err)

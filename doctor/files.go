@@ -6,57 +6,39 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"relayd/rights"
 )
 
-// A Secret is a file, or a pattern of files as filepath.Glob knows it, that others must not read.
-type Secret struct {
-	Pattern string
-	What    string // such as "private key"
-}
-
-// CheckFiles looks at who may read secrets, and whether the owner of the state folder can, as whom
-// the daemon runs. What is not there is not looked at.
-func CheckFiles(stateDir string, secrets []Secret) []Finding {
+// CheckFiles looks at who may read and change the places of a relay, and whether the owner of the state
+// folder, as whom the daemon runs, can read the secrets. What is not there is not looked at.
+func CheckFiles(stateDir string, places []rights.Place) []Finding {
 	uid, gid, known := owner(stateDir)
 	var list []Finding
-	seen := 0
-	for _, secret := range secrets {
-		files, err := filepath.Glob(secret.Pattern)
-		if err != nil {
-			continue // a name with brackets in it: the pattern matches nothing
+	secrets := 0
+	for _, p := range places {
+		info, err := os.Stat(p.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		for _, file := range files {
-			info, err := os.Stat(file)
-			if errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir() {
-				continue
-			}
-			if seen++; err != nil {
-				list = append(list, finding(Fail, "file "+file, "%v", err).do("look at its rights"))
-				continue
-			}
-			list = append(list, judgeSecret(file, secret.What, info)...)
-			if known && !readable(info, uid, gid) {
-				list = append(list, finding(Fail, "file "+file, "relayd runs as user %d and cannot read this %s", uid, secret.What).
-					do("chown %d %s", uid, file))
-			}
+		if err != nil {
+			list = append(list, finding(Fail, "file "+p.Path, "%v", err).do("look at its rights"))
+			continue
+		}
+		if f, open := p.Fault(info); open {
+			list = append(list, finding(Fail, "file "+f.Path, "%s", f.Text).do("%s", f.Do))
+		}
+		if !p.Secret || info.IsDir() {
+			continue
+		}
+		if secrets++; known && !readable(info, uid, gid) {
+			list = append(list, finding(Fail, "file "+p.Path, "relayd runs as user %d and cannot read this %s", uid, p.What).do("chown %d %s", uid, p.Path))
 		}
 	}
 	if len(list) == 0 {
-		list = append(list, finding(OK, "rights of files", "%d secrets, all for their owner alone", seen))
+		list = append(list, finding(OK, "rights of files", "%d secrets, all for their owner alone", secrets))
 	}
 	return list
-}
-
-func judgeSecret(file, what string, info fs.FileInfo) []Finding {
-	mode := info.Mode().Perm()
-	if mode&0o006 == 0 {
-		return nil
-	}
-	able := "read"
-	if mode&0o002 != 0 {
-		able = "change"
-	}
-	return []Finding{finding(Fail, "file "+file, "everybody on this machine can %s this %s (mode %04o)", able, what, mode).do("chmod o= %s", file)}
 }
 
 // owner is who a folder belongs to; not known for root, who can read everything.

@@ -72,7 +72,6 @@ func keyNames(all iter.Seq[string]) []string {
 func (f *files) useEach(names []string) (lost problem.List) {
 	for _, name := range names {
 		lost = append(lost, f.use(name, f.addKey)...)
-		f.checkSecret(filepath.Join(f.dir, name))
 	}
 	return lost
 }
@@ -97,11 +96,4 @@ func (f *files) addKey(file string, text []byte) error {
 	f.keys[id] = key
 	f.domain.Keys = append(f.domain.Keys, key)
 	return nil
-}
-
-// checkSecret warns of a private key that others may read.
-func (f *files) checkSecret(file string) {
-	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o007 != 0 {
-		f.warn(file, "everybody on this machine can read this private key: chmod 0600 it")
-	}
 }

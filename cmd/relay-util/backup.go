@@ -122,17 +122,11 @@ func (t *tool) printBackup(cfg *config.Config, file string, s backup.Summary) er
 	return nil
 }
 
-// passwordsOutside are the password files that do not lie in the folder of the settings.
+// passwordsOutside are the files with passwords that do not lie in the folder of the settings.
 func passwordsOutside(cfg *config.Config) (list []string) {
-	files := []string{cfg.Outbound.PasswordFile}
-	for _, table := range []map[string]config.Way{cfg.Outbound.To, cfg.Outbound.From} {
-		for _, way := range table {
-			files = append(files, way.PasswordFile)
-		}
-	}
 	dir, err := filepath.Abs(cfg.Dir())
-	for _, file := range files {
-		if file != "" && filepath.IsAbs(file) && (err != nil || !strings.HasPrefix(filepath.Clean(file), dir+"/")) {
+	for _, file := range cfg.SecretFiles() {
+		if filepath.IsAbs(file) && (err != nil || !strings.HasPrefix(filepath.Clean(file), dir+"/")) {
 			list = append(list, file)
 		}
 	}

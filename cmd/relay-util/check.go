@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"relayd/domains"
 	"relayd/problem"
 	"relayd/relay"
+	"relayd/rights"
 )
 
 // gmailMX is where mail for most people goes.
@@ -136,7 +136,7 @@ func (e *examination) checks() []doctor.Check {
 	type found = []doctor.Finding
 	list := []doctor.Check{
 		{Name: "settings", Run: func(context.Context) found { return e.settings() }},
-		{Name: "rights of files", Run: func(context.Context) found { return doctor.CheckFiles(e.StateDir, e.secrets()) }},
+		{Name: "rights of files", Run: func(context.Context) found { return doctor.CheckFiles(e.StateDir, rights.Places(e.Config)) }},
 		{Name: "disk", Run: func(context.Context) found { return doctor.CheckDisk(e.StateDir) }},
 		{Name: "relayd", Run: func(context.Context) found { return e.daemon() }},
 		{Name: "ports", Run: e.ports},
@@ -185,40 +185,14 @@ func (e *examination) settings() []doctor.Finding {
 	return found
 }
 
-// secrets are the files that are for relayd alone.
-func (e *examination) secrets() []doctor.Secret {
-	domain := func(name string) string { return filepath.Join(e.DomainsDir(), "*", name) }
-	list := []doctor.Secret{
-		{Pattern: domain("users"), What: "file of password hashes"},
-		{Pattern: domain("dkim/*.pem"), What: "private key"},
-		{Pattern: filepath.Join(e.CertsDir(), "*", "privkey.pem"), What: "private key"},
-		{Pattern: filepath.Join(e.StateDir, "srs-secrets"), What: "secret of SRS"},
-		{Pattern: e.ControlSocket(), What: "control socket"},
-	}
-	if len(e.ACME.DNS) > 0 {
-		list = append(list, doctor.Secret{Pattern: e.File(), What: "file with the password of the DNS provider"})
-	}
-	files := []string{e.Outbound.PasswordFile}
-	for _, table := range []map[string]config.Way{e.Outbound.To, e.Outbound.From} {
-		for _, way := range table {
-			files = append(files, way.PasswordFile)
-		}
-	}
-	slices.Sort(files)
-	for _, file := range slices.Compact(files) {
-		if file != "" && !filepath.IsAbs(file) {
-			file = filepath.Join(e.Dir(), file)
-		}
-		list = append(list, doctor.Secret{Pattern: file, What: "password"})
-	}
-	return list
-}
-
 func (e *examination) daemon() []doctor.Finding {
 	if e.status == nil {
 		return []doctor.Finding{doctor.NoDaemon(e.down)}
 	}
-	return e.doctor.CheckDaemon(*e.status)
+	s := *e.status
+	told := rights.Check(e.Config) // which stands in a line of its own already
+	s.Warnings = slices.DeleteFunc(slices.Clone(s.Warnings), func(p problem.Problem) bool { return slices.Contains(told, p) })
+	return e.doctor.CheckDaemon(s)
 }
 
 func (e *examination) ports(ctx context.Context) []doctor.Finding {

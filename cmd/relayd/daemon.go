@@ -34,6 +34,7 @@ import (
 	"relayd/problem"
 	"relayd/queue"
 	"relayd/relay"
+	"relayd/rights"
 	"relayd/sendmail"
 	"relayd/smtpd"
 	"relayd/srs"
@@ -44,6 +45,7 @@ import (
 type daemon struct {
 	conf      *config.Config
 	settings  *settings
+	rights    *openness
 	log       *slog.Logger
 	started   time.Time
 	domains   *domains.Store
@@ -106,6 +108,7 @@ func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon,
 	}
 	behindProxies(d.listeners, conf.Listen.ProxyFrom, log)
 	d.control = control.NewServer(d, d.queue, log)
+	d.rights = newOpenness(conf, log)
 	d.run(controlSocket)
 	return d, nil
 }
@@ -217,6 +220,7 @@ func newServers(conf *config.Config, log *slog.Logger, store *certs.Store, spool
 // run starts everything that goes on until the end.
 func (d *daemon) run(controlSocket net.Listener) {
 	d.serving.Go(func() { d.settings.watch(d.ctx) })
+	d.serving.Go(func() { d.rights.watch(d.ctx) })
 	d.serving.Go(func() { d.domains.Watch(d.ctx) })
 	d.serving.Go(func() { d.certs.Watch(d.ctx, certsEvery) })
 	d.serving.Go(func() { d.queue.Run(d.ctx) })
@@ -313,6 +317,7 @@ func (d *daemon) Address(service string) string {
 // they have changed, or would not do, is told.
 func (d *daemon) Reload() problem.List {
 	problems := d.settings.look()
+	d.rights.look()
 	if d.acme != nil {
 		d.acme.Retry()
 	}
@@ -333,7 +338,7 @@ func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	for _, w := range delivery.CheckSources(conf.Outbound.SourceIPv4, conf.Outbound.SourceIPv6) {
 		warnings = append(warnings, problem.At(conf.File(), 0, "%s", w))
 	}
-	warnings = append(warnings, conf.SecretWarnings()...)
+	warnings = append(warnings, rights.Check(conf)...)
 	return append(append(d.Problems(), certProblems...), checkACME(conf)...), warnings
 }
 

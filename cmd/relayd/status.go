@@ -25,7 +25,7 @@ func (d *daemon) Status() control.Status {
 	s.Warnings = append(s.Warnings, relay.CheckPostmaster(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, relay.CheckSRSDomain(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, checkLogins(d.conf, d.certs)...)
-	s.Warnings = append(s.Warnings, d.conf.SecretWarnings()...)
+	s.Warnings = append(s.Warnings, d.rights.list()...)
 	s.Warnings = append(s.Warnings, checkSendmail(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, d.outbound.warnings(d.conf)...)
 	for _, w := range d.filter.Warnings() {
