@@ -51,6 +51,7 @@ type Door struct {
 	// that are until the next start.
 	resting map[uint32]time.Time
 	aside   map[string]bool
+	left    map[uint32]*left // at this look so far
 }
 
 // Bounds on the socket. A connection that is one too many is told so, and its message goes into the
@@ -93,7 +94,7 @@ func Open(opt DoorOptions) (*Door, error) {
 }
 
 func newDoor(opt DoorOptions) *Door {
-	return &Door{opt: opt, slots: slots{by: map[uint32]int{}}, resting: map[uint32]time.Time{}, aside: map[string]bool{}}
+	return &Door{opt: opt, slots: slots{by: map[uint32]int{}}, resting: map[uint32]time.Time{}, aside: map[string]bool{}, left: map[uint32]*left{}}
 }
 
 // prepare sets the modes. That of the state folder comes last.

@@ -139,6 +139,7 @@ func (d *Door) takeAll(ctx context.Context) error {
 		return err
 	}
 	defer folder.Close()
+	clear(d.left)
 	for {
 		names, err := folder.Readdirnames(256)
 		for _, name := range names {
@@ -164,13 +165,15 @@ func (d *Door) takeAll(ctx context.Context) error {
 // such as too many open files, and says nothing about the file.
 func (d *Door) takeFile(ctx context.Context, name string) error {
 	path := filepath.Join(dropIn(d.opt.StateDir), name)
-	if strings.HasPrefix(name, ".") {
-		if info, err := os.Lstat(path); err == nil && d.opt.Now().Sub(info.ModTime()) > unfinished {
+	if strings.HasPrefix(name, ".") || d.aside[name] {
+		info, err := os.Lstat(path)
+		switch {
+		case err != nil:
+		case !d.aside[name] && d.opt.Now().Sub(info.ModTime()) > unfinished:
 			os.Remove(path)
+		default:
+			d.stays(ctx, path, info)
 		}
-		return nil
-	}
-	if d.aside[name] {
 		return nil
 	}
 	f, uid, err := d.openDropped(path)
@@ -186,7 +189,12 @@ func (d *Door) takeFile(ctx context.Context, name string) error {
 		return nil
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	if d.opt.Now().Before(d.resting[uid]) {
+		d.stays(ctx, path, info)
 		return nil
 	}
 	delete(d.resting, uid)
@@ -198,10 +206,12 @@ func (d *Door) takeFile(ctx context.Context, name string) error {
 	case errors.Is(err, errPanicked) && len(d.aside) < maxAside:
 		d.opt.Log.Error("mail in the drop folder has made relayd fail, and stays there until the next start", "uid", uid, "file", name)
 		d.aside[name] = true
+		d.stays(ctx, path, info)
 		return nil
 	case r.Temporary():
 		d.opt.Log.Warn("mail in the drop folder has to wait", "uid", uid, "reply", r.Error())
 		d.resting[uid] = d.opt.Now().Add(restFor)
+		d.stays(ctx, path, info)
 		return nil
 	default:
 		d.opt.Log.Warn("mail in the drop folder is refused", "uid", uid, "reply", r.Error())

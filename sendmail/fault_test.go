@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -122,5 +123,51 @@ func TestAUserWhoseNameCannotBeLookedUpIsNotUnknown(t *testing.T) {
 		if got := reply.From(err).Code; got != c.code {
 			t.Errorf("%v: %d, want %d", c.err, got, c.code)
 		}
+	}
+}
+
+// TestOneUserDoesNotFillTheDropFolder: what a user leaves over the bounds goes, and the user is told once.
+// What can be taken at once is no concern of theirs.
+func TestOneUserDoesNotFillTheDropFolder(t *testing.T) {
+	text := []byte(`{"recipients":["a"],"size":4}` + "\n" + "hi\r\n")
+	fill := func(h *house, prefix string, n int) {
+		t.Helper()
+		for i := range n {
+			if err := os.WriteFile(filepath.Join(dropIn(h.dir), prefix+strconv.Itoa(i)), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	h, d := shut(t)
+	fill(h, "a", maxLeft+3)
+	h.look(d, maxLeft+3, 0)
+
+	h, d = shut(t)
+	fill(h, "a", maxLeft-1)
+	fill(h, ".unfinished", 5)
+	h.fail = reply.New(452, "4.3.1", "Full")
+	h.look(d, 1, maxLeft) // one notice was sent
+	h.look(d, 1, maxLeft)
+	fill(h, "b", 2)
+	h.look(d, 2, maxLeft)
+	if got := h.messages()[1]; !strings.HasPrefix(got, " to me@example.test: ") || !strings.Contains(got, "552 5.2.2 More mail of yours waits than the 10000 messages and 1024 MiB") {
+		t.Errorf("told: %q", got)
+	}
+
+	h, d = shut(t)
+	for _, name := range []string{".a", ".b", ".c"} {
+		file := filepath.Join(dropIn(h.dir), name)
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, maxLeftBytes/2+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.look(d, 1, 1)
+	if os.Geteuid() == 0 { // another user's are counted apart
+		fill(h, ".other", 1)
+		file := filepath.Join(dropIn(h.dir), ".other0")
+		if err := errors.Join(os.Truncate(file, maxLeftBytes+1), os.Chown(file, 1234, 1234)); err != nil {
+			t.Fatal(err)
+		}
+		h.look(d, 1, 2)
 	}
 }
