@@ -17,6 +17,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"relayd/internal/links"
 )
 
 // The first member says what the archive is, and in which format.
@@ -41,11 +43,11 @@ type Source struct {
 type Summary struct {
 	Files int
 	Bytes int64
-	Left  []string // paths that are neither file nor folder, or links that lead nowhere
+	Left  []string // paths that are neither file nor folder, or links that lead nowhere or are not followed
 }
 
 // Write writes an archive of the sources. Links are followed, so that the archive holds what they
-// lead to. A file that vanishes while it is looked at is left out; one that grows goes in as long
+// lead to; by root not those of another user's that lead to somebody else's. A file that vanishes while it is looked at is left out; one that grows goes in as long
 // as it was at first.
 func Write(w io.Writer, sources []Source) (Summary, error) {
 	zip := gzip.NewWriter(w)
@@ -115,6 +117,10 @@ func (a *writer) folder(s Source, name string, depth int) error {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if e.Type() == fs.ModeSymlink && links.Check(filepath.Join(full, e.Name())) != nil {
+			a.Left = append(a.Left, filepath.Join(full, e.Name()))
 			continue
 		}
 		if err := a.add(s, filepath.Join(name, e.Name()), depth+1); err != nil {

@@ -139,15 +139,15 @@ func (sel Selection) compile() (match, error) {
 		return match{}, errors.New("name the messages: IDs, or a filter, or all")
 	}
 	for _, id := range sel.IDs {
-		if err := checkID(id); err != nil {
+		if err := CheckID(id); err != nil {
 			return match{}, err
 		}
 	}
 	return sel.Filter.compile()
 }
 
-// checkID lets through what can be a queue ID: nothing else comes near a file name.
-func checkID(id string) error {
+// CheckID lets through what can be a queue ID: nothing else comes near a file name.
+func CheckID(id string) error {
 	if len(id) < 8 || len(id) > 32 || strings.ContainsFunc(id, notOfID) {
 		return fmt.Errorf("%.40q is not a queue ID: that is 8 to 32 letters and digits", id)
 	}

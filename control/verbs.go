@@ -133,7 +133,7 @@ func isMoot(err error) bool {
 // find gets the message that a request names. It answers itself if there is none.
 func (s *Server) find(w http.ResponseWriter, r *http.Request) *queue.Envelope {
 	id := r.PathValue("id")
-	err := checkID(id)
+	err := CheckID(id)
 	if err == nil {
 		var e *queue.Envelope
 		if e, err = s.queue.Get(id); err == nil {

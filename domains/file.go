@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"relayd/internal/links"
 )
 
 // WriteFile replaces a file in one step: whoever reads it sees the old bytes or the new ones,
@@ -72,9 +74,13 @@ func give(f *os.File, owner *syscall.Stat_t) error {
 // maxLinks is how many links follow goes after, as many as Linux does.
 const maxLinks = 40
 
-// follow returns the file that name leads to, which need not exist.
+// follow returns the file that name leads to, which need not exist. For root it goes after a link of
+// somebody else's only to what is that user's own.
 func follow(name string) (string, error) {
 	for range maxLinks {
+		if err := links.Check(name); err != nil {
+			return "", err
+		}
 		target, err := os.Readlink(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EINVAL): // EINVAL: not a link

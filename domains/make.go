@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"relayd/dkim"
+	"relayd/internal/links"
 )
 
 // NewFile is the mode of users and aliases files that are made for a person to edit.
@@ -30,6 +31,9 @@ type KeySpec struct{ Selector, Algo string }
 // error, and so is a name that no Store would host.
 func Make(dir, name string, aliasText []byte) (key *dkim.Key, err error) {
 	if _, err := folderName(name); err != nil {
+		return nil, err
+	}
+	if err := links.Check(dir); err != nil {
 		return nil, err
 	}
 	if err := MakeFolder(dir); err != nil && !errors.Is(err, os.ErrExist) {

@@ -102,6 +102,10 @@ func (osFS) Free(dir string) (bytes, files uint64, err error) {
 	if err := unix.Statfs(filepath.Clean(dir), &st); err != nil {
 		return 0, 0, err
 	}
+	return freeIn(&st)
+}
+
+func freeIn(st *unix.Statfs_t) (bytes, files uint64, err error) {
 	files = st.Ffree
 	if st.Files == 0 { // file systems without a fixed number of inodes say 0 of 0
 		files = ^uint64(0)

@@ -139,17 +139,19 @@ func TestOneUserDoesNotFillTheDropFolder(t *testing.T) {
 		}
 	}
 	h, d := shut(t)
-	fill(h, "a", maxLeft+3)
-	h.look(d, maxLeft+3, 0)
+	d.mostFiles = 10
+	fill(h, "a", 13)
+	h.look(d, 13, 0)
 
 	h, d = shut(t)
-	fill(h, "a", maxLeft-1)
+	d.mostFiles = 10
+	fill(h, "a", 9)
 	fill(h, ".unfinished", 5)
 	h.fail = reply.New(452, "4.3.1", "Full")
-	h.look(d, 1, maxLeft) // one notice was sent
-	h.look(d, 1, maxLeft)
+	h.look(d, 1, 10) // one notice was sent
+	h.look(d, 1, 10)
 	fill(h, "b", 2)
-	h.look(d, 2, maxLeft)
+	h.look(d, 2, 10)
 	if got := h.messages()[1]; !strings.HasPrefix(got, " to me@example.test: ") || !strings.Contains(got, "552 5.2.2 More mail of yours waits than the 10000 messages and 1024 MiB") {
 		t.Errorf("told: %q", got)
 	}

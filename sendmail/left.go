@@ -40,7 +40,7 @@ func (d *Door) stays(ctx context.Context, path string, info fs.FileInfo) {
 		l = &left{}
 		d.left[uid] = l
 	}
-	if l.files == 0 || l.files < maxLeft && l.bytes+info.Size() <= maxLeftBytes {
+	if l.files == 0 || l.files < d.mostFiles && l.bytes+info.Size() <= maxLeftBytes {
 		l.files++
 		l.bytes += info.Size()
 		return

@@ -99,7 +99,7 @@ func writeBackup(f *os.File, cfg *config.Config, withQueue bool) (backup.Summary
 
 func (t *tool) printBackup(cfg *config.Config, file string, s backup.Summary) error {
 	for _, left := range s.Left {
-		t.warn("%s is not in the backup: it is no file, or a link that leads nowhere", left)
+		t.warn("%s is not in the backup: it is no file, or a link that leads nowhere or out of what is its maker's", left)
 	}
 	n, err := sendmail.Waiting(cfg.StateDir)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"relayd/dkim"
 	"relayd/doctor"
 	"relayd/domains"
+	"relayd/internal/links"
 )
 
 func (t *tool) domainVerbs() []*cobra.Command {
@@ -190,6 +191,9 @@ func (t *tool) domainRemove() *cobra.Command {
 // removeFolder takes the name away first: a daemon never sees half of a domain.
 func removeFolder(dir string) error {
 	around := filepath.Dir(dir)
+	if err := links.Check(around); err != nil {
+		return err
+	}
 	grave, err := os.MkdirTemp(around, ".removed.*")
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -171,6 +172,9 @@ func (t *tool) exitCode(cmd *cobra.Command, err error) int {
 func (t *tool) complain(err error) {
 	if list, ok := err.(problem.List); ok {
 		fmt.Fprintln(t.err, list)
+		if slices.ContainsFunc(list, closed) {
+			fmt.Fprintln(t.err, "relay-util: not all files may be read; try sudo")
+		}
 		return
 	}
 	hint := ""
@@ -181,6 +185,15 @@ func (t *tool) complain(err error) {
 		hint = "; try sudo"
 	}
 	fmt.Fprintf(t.err, "relay-util: %v%s\n", err, hint)
+}
+
+// closed reports whether the file that a problem is about may not be read.
+func closed(p problem.Problem) bool {
+	f, err := os.Open(p.File)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, fs.ErrPermission)
 }
 
 // warn prints what is worth a look although the verb has done its work.

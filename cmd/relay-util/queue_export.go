@@ -126,6 +126,9 @@ func (e *export) conclude(dir string, whole bool) error {
 // message exports one of many. One that is over meanwhile is left out, one that is damaged is told
 // of; an error is of what keeps the others from being exported as well.
 func (e *export) message(ctx context.Context, dir, id string, progress *progress) error {
+	if err := control.CheckID(id); err != nil { // it becomes a file's name, and relayd has fewer rights than we may have
+		return fmt.Errorf("relayd names a message as it cannot be: %w", err)
+	}
 	d, err := e.client.Show(ctx, id)
 	if errors.Is(err, queue.ErrNotFound) {
 		return nil

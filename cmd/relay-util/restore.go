@@ -21,9 +21,10 @@ import (
 
 func (t *tool) restore() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "restore FILE [--force]",
+		Use:   "restore FILE [--force] [--state-dir DIR]",
 		Short: "Put back what backup has written, into an empty place.",
 		Long: "Put back what backup has written: the settings into the folder of the settings file (-c), the state into the state_dir that they name.\n" +
+			"That must be the state_dir of the settings which are there now or, without any, the usual one; another one is named with --state-dir.\n" +
 			"relayd has to be stopped. Everything is checked before anything is put in its place. What is there already is in the way,\n" +
 			"unless --force is given: then it is kept in a folder .before-restore beside it. A queue in the archive is left out unless\n" +
 			"--with-queue is given, for mail that was delivered since would be delivered once more.",
@@ -31,6 +32,7 @@ func (t *tool) restore() *cobra.Command {
 	}
 	r := &restoring{t: t}
 	c.Flags().BoolVar(&r.force, "force", false, "put aside what is in the way")
+	c.Flags().StringVar(&r.stateDir, "state-dir", "", "take it as right that the state_dir in the archive is `DIR`")
 	c.Flags().BoolVar(&r.withQueue, "with-queue", false, "the queue, too, if it is in the archive")
 	return t.verb(c, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		f, err := os.Open(args[0])
@@ -51,7 +53,9 @@ func (t *tool) restore() *cobra.Command {
 type restoring struct {
 	t                *tool
 	force, withQueue bool
+	stateDir         string // "": that of the settings in place
 
+	dir    string // of the settings
 	files  int
 	bytes  int64
 	made   []string // folders that are to be removed if they are empty at the end
@@ -64,6 +68,10 @@ type restoring struct {
 
 func (r *restoring) run(ctx context.Context, f *os.File) error {
 	dir := filepath.Dir(r.t.configFile)
+	expected, err := r.expectedState()
+	if err != nil {
+		return err
+	}
 	draft, err := r.draft(f, archivedConfig, dir)
 	if err != nil {
 		return err
@@ -72,9 +80,13 @@ func (r *restoring) run(ctx context.Context, f *os.File) error {
 	if err != nil {
 		return err
 	}
+	if cfg.StateDir != expected {
+		return fmt.Errorf("the settings in the archive have state_dir = %q, and here it is %s: add --state-dir %[1]s if the archive is one that you trust to write there", cfg.StateDir, expected)
+	}
 	if err := stopped(ctx, cfg); err != nil {
 		return err
 	}
+	r.dir, r.stateDir = dir, cfg.StateDir
 	stateDraft, err := r.draft(f, archivedState, cfg.StateDir)
 	if err != nil {
 		return err
@@ -91,6 +103,15 @@ func (r *restoring) run(ctx context.Context, f *os.File) error {
 	r.made = nil
 	r.t.makeLast(dir, cfg.StateDir)
 	return nil
+}
+
+// expectedState is the only folder that the archive may name for the state: what is in one must not
+// decide alone where root writes.
+func (r *restoring) expectedState() (string, error) {
+	if r.stateDir == "" {
+		return config.StateDir(r.t.configFile), nil
+	}
+	return filepath.Abs(r.stateDir)
 }
 
 // draft unpacks a folder of the archive into a new one within dir, which is made if need be.
@@ -220,12 +241,14 @@ func (r *restoring) tidy() {
 func (r *restoring) print() error {
 	if r.t.json {
 		return r.t.printJSON(struct {
-			Files int      `json:"files"`
-			Bytes int64    `json:"bytes"`
-			Aside []string `json:"aside"`
-		}{r.files, r.bytes, append([]string{}, r.aside...)})
+			Files  int      `json:"files"`
+			Bytes  int64    `json:"bytes"`
+			Config string   `json:"config"`
+			State  string   `json:"state"`
+			Aside  []string `json:"aside"`
+		}{r.files, r.bytes, r.dir, r.stateDir, append([]string{}, r.aside...)})
 	}
-	r.t.say("restored %s, %s", count(r.files, "file"), size(r.bytes))
+	r.t.say("restored %s, %s: the settings into %s, the state into %s", count(r.files, "file"), size(r.bytes), r.dir, r.stateDir)
 	for _, dir := range r.aside {
 		r.t.say("what was there before is in %s", dir)
 	}

@@ -290,31 +290,39 @@ func queued(ctx context.Context, state string) (messages int, running bool, err 
 	if !errors.Is(err, control.ErrNotRunning) {
 		return 0, true, err
 	}
-	dir := filepath.Join(state, "queue")
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	root, err := os.OpenRoot(state)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	defer root.Close()
+	if _, err := root.Lstat(queueName); errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
 	store, err := queue.OpenStore(queue.StoreOptions{
-		Dir: dir, Group: func(*queue.Recipient) string { return "" }, Log: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(state, queueName), FS: queue.Within(root, state),
+		Group: func(*queue.Recipient) string { return "" }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return 0, false, err
 	}
 	n := store.Stats().Messages + len(store.Health().Damaged)
-	return n, false, errors.Join(store.Close(), giveBack(dir))
+	return n, false, errors.Join(store.Close(), giveBack(root, queueName))
 }
 
-// giveBack makes everything in a folder belong to its owner, who is not root.
-func giveBack(dir string) error {
-	info, err := os.Stat(dir)
+// giveBack makes everything in a folder of a state folder belong to its owner, who is not root.
+func giveBack(root *os.Root, dir string) error {
+	info, err := root.Lstat(dir)
 	if err != nil {
 		return err
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	return fs.WalkDir(root.FS(), dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+		return root.Lchown(path, int(owner.Uid), int(owner.Gid))
 	})
 }

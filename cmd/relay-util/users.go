@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayd/address"
+	"relayd/config"
 	"relayd/users"
 )
 
@@ -59,6 +60,24 @@ func (u user) check(data []byte, wanted bool) error {
 		return fmt.Errorf("the user %s exists already; change the password with `relay-util user-passwd %[1]s`", u.addr.Key())
 	}
 	return err
+}
+
+// mayBeNew reports why nobody should get the name, though it could stand in the file with these bytes.
+func (u user) mayBeNew(data []byte) error {
+	file := u.place.file(u.addr.Domain, "domain.toml")
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s, err := config.ParseDomain(file, text)
+	if err != nil {
+		return err
+	}
+	table, err := users.Parse(u.file, bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	return users.CheckNew(u.addr.Local, table, users.Ways{SuffixSeparators: s.SuffixSeparators, DropCharacters: s.DropCharacters})
 }
 
 // editUser changes the line of a user who must be there, or must not.
@@ -121,6 +140,11 @@ func (t *tool) setPassword(addr string, source *passwordSource, exists bool) err
 	}
 	if err := u.check(data, exists); err != nil {
 		return err
+	}
+	if !exists {
+		if err := u.mayBeNew(data); err != nil {
+			return err
+		}
 	}
 	password, err := t.password(source, "new password for "+u.addr.Key(), true)
 	if err != nil {
