@@ -120,6 +120,43 @@ func TestACircleOfLinksEnds(t *testing.T) {
 	}
 }
 
+// TestLinksOfOthersLeadOutOfNoArchive: the state folder is the relay's user's, who could put links to what
+// root alone may read there.
+func TestLinksOfOthersLeadOutOfNoArchive(t *testing.T) {
+	root := os.Geteuid() == 0
+	system := write(t, map[string]string{"shadow": "s", "folder/x": "x"})
+	state := write(t, map[string]string{"own/key": "k"})
+	for name, to := range map[string]string{"shadow": system + "/shadow", "folder": system + "/folder", "queue": system + "/folder", "cert": "own"} {
+		if err := os.Symlink(to, state+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"own", "own/key", "shadow", "folder", "cert"} { // the link queue is root's
+		if err := os.Lchown(state+"/"+name, uidOf(root), -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var b bytes.Buffer
+	summary, err := Write(&b, []Source{{Name: "state", Dir: state}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, left := 3, []string{state + "/folder", state + "/shadow"}
+	if !root {
+		want, left = 5, nil
+	}
+	if summary.Files != want || !slices.Equal(summary.Left, left) {
+		t.Errorf("%+v", summary)
+	}
+}
+
+func uidOf(root bool) int {
+	if root {
+		return 1234
+	}
+	return os.Geteuid()
+}
+
 func TestAPartComesOutAlone(t *testing.T) {
 	dir := write(t, map[string]string{"a": "1", "queue/x": "2"})
 	var b bytes.Buffer
@@ -179,6 +216,12 @@ func TestArchivesThatAreRefused(t *testing.T) {
 		"up":                {mark, top, file("config/../../a")},
 		"up from the start": {mark, top, file("../a")},
 		"up to a folder":    {mark, top, folder("config/../")},
+		"only up":           {mark, folder("..")},
+		"an absolute link":  {mark, top, {Typeflag: tar.TypeSymlink, Name: "config/a", Linkname: "/etc/passwd"}, file("config/a/b")},
+		"a link as folder":  {mark, {Typeflag: tar.TypeSymlink, Name: "config", Linkname: "/etc"}, file("config/a")},
+		"a link up":         {mark, top, {Typeflag: tar.TypeLink, Name: "config/a", Linkname: "../../etc/passwd"}},
+		"a block device":    {mark, top, {Typeflag: tar.TypeBlock, Name: "config/a", Devmajor: 8}},
+		"a current folder":  {mark, top, file("config/./a")},
 		"a hidden file":     {mark, top, file("config/.ssh")},
 		"no folder":         {mark, top, file("a")},
 		"a double slash":    {mark, top, file("config//a")},
