@@ -24,12 +24,18 @@ func TestAnswersByHTTP(t *testing.T) {
 	if err := a.put("tok-en_1", "tok-en_1.thumb"); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(a.Webroot, "secret"), []byte("s"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		method, path string
 		code         int
 	}{
 		{"GET", ChallengePath + "tok-en_1", 200}, {"HEAD", ChallengePath + "tok-en_1", 200}, {"POST", ChallengePath + "tok-en_1", 404},
 		{"GET", ChallengePath, 404}, {"GET", ChallengePath + "other", 404}, {"GET", "/", 404}, {"GET", "/tok-en_1", 404},
+		{"GET", ChallengePath + "../../secret", 404}, {"GET", ChallengePath + "..%2f..%2fsecret", 404}, {"GET", ChallengePath + "%2e%2e/%2e%2e/secret", 404},
+		{"GET", "/secret", 404}, {"GET", "//secret", 404}, {"GET", ChallengePath + "/tok-en_1", 404}, {"GET", ChallengePath + "..\\secret", 404},
+		{"GET", ChallengePath + "tok-en_1%00", 404},
 	} {
 		if code, _ := get(a, c.method, c.path); code != c.code {
 			t.Errorf("%s %s: %d", c.method, c.path, code)
@@ -50,7 +56,7 @@ func TestAnswersByHTTP(t *testing.T) {
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("the file is still there: %v", err)
 	}
-	for _, token := range []string{"", "../../x", "a/b", "a.b", "a\x00"} {
+	for _, token := range []string{"", "../../x", "a/b", "a.b", "a\x00", "..", "/etc", `a\b`, "%2e%2e", "a\n", "ü"} {
 		if a.put(token, "x") == nil {
 			t.Errorf("the token %q was taken", token)
 		}

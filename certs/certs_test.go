@@ -130,11 +130,12 @@ func nameFor(t testing.TB, s *Store, serverName string) string {
 }
 
 func TestCertificateByName(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "certs")
 	spec{names: []string{"a.example", "Shop.A.example"}}.write(t, dir, "1")
 	spec{names: []string{"*.a.example", "wild.example"}}.write(t, dir, "2")
 	spec{names: []string{"www.a.example"}}.write(t, dir, "3")
 	spec{names: []string{"mx.example.org"}}.write(t, dir, "9")
+	spec{names: []string{"secret.example"}}.write(t, filepath.Dir(dir), "outside")
 	write(t, filepath.Join(dir, "README"), []byte("x"))
 	write(t, filepath.Join(dir, ".old", "x"), []byte("x"))
 	s := open(t, dir)
@@ -149,6 +150,11 @@ func TestCertificateByName(t *testing.T) {
 		"mx.example.org":   "mx.example.org",
 		"unknown.example":  "mx.example.org",
 		"../../etc/passwd": "mx.example.org",
+		"../outside":       "mx.example.org",
+		"%2e%2e/outside":   "mx.example.org",
+		".old":             "mx.example.org",
+		"1":                "mx.example.org", // a folder's name is none to ask for
+		"a.example\x00":    "mx.example.org",
 		"":                 "mx.example.org",
 	} {
 		if got := nameFor(t, s, asked); got != want {
