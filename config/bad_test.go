@@ -163,3 +163,24 @@ func TestNoReasonQuotesThePassword(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesThatAreNoPaths: hostnames, and names of certificates, whose folders have them, and of domains.
+func TestNamesThatAreNoPaths(t *testing.T) {
+	for _, name := range []string{
+		".", "..", "../outside", "../../etc", "/etc", "a/b.example", "a.example/..", `a\\b.example`, "a\\u0000.example", ".a.example", "a..example", "%2e%2e.example",
+		"..%2fa.example", "a b.example", "a\\n.example", strings.Repeat("x", 64) + ".example", "-a.example", "~", "a:b.example", "*", "*.*.example", "a.*.example",
+	} {
+		for _, text := range []string{
+			"hostname = \"" + name + "\"", host + "[forward]\nsrs_domain = \"" + name + "\"",
+			host + "[acme]\nchallenge = \"dns-01\"\nnames = [\"" + name + "\"]", host + "[acme]\nchallenge = \"dns-01\"\nnames = [\"*." + name + "\"]",
+			host + "[sendmail]\ndomain = \"" + name + "\"",
+		} {
+			if _, err := Parse("f", []byte(text)); err == nil {
+				t.Errorf("taken: %s", text)
+			}
+		}
+		if _, err := ParseDomain("f", []byte("srs_domain = \""+name+"\"")); err == nil {
+			t.Errorf("srs_domain %q is taken", name)
+		}
+	}
+}

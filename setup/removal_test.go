@@ -2,6 +2,7 @@ package setup
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,5 +84,23 @@ func TestPurgeLeavesAnotherStateFolder(t *testing.T) {
 	}
 	if !exists(filepath.Join(s.opt.Root, "/srv/state/other")) || !strings.Contains(strings.Join(r.Stays, "\n"), "/srv/state, not the usual place") {
 		t.Errorf("%q", r.Stays)
+	}
+}
+
+// TestPurgeFollowsNoLink: what somebody has linked to is not the relay's.
+func TestPurgeFollowsNoLink(t *testing.T) {
+	s := newServer(t, true).withDomain()
+	s.setUp()
+	s.write("/outside/precious", "x")
+	for _, link := range []string{"/var/lib/relayd/link", "/var/lib/relayd/queue", "/etc/relayd/link", "/etc/relayd/domains/b.example"} {
+		if err := os.Symlink(filepath.Join(s.opt.Root, "outside"), filepath.Join(s.opt.Root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.removal(0, false, RemovalOptions{Purge: true}).Run(context.Background(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if exists(filepath.Join(s.opt.Root, "var/lib/relayd")) || exists(filepath.Join(s.opt.Root, "etc/relayd")) || s.read("/outside/precious") != "x" {
+		t.Errorf("%v", s.tree())
 	}
 }
