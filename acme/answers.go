@@ -2,6 +2,7 @@ package acme
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -97,11 +98,17 @@ func (a *Answers) putFile(token, text string) error {
 			return err
 		}
 	}
+	// A link in its place would be the web server's, and lead to what is relayd's.
 	file := filepath.Join(dir, token)
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+	if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	return os.Chmod(file, 0o644)
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, text)
+	return errors.Join(err, f.Chmod(0o644), f.Close())
 }
 
 func (a *Answers) remove(token string) error {

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -55,6 +56,16 @@ func TestAnswersByHTTP(t *testing.T) {
 	}
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("the file is still there: %v", err)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := errors.Join(os.WriteFile(secret, []byte("s"), 0o600), os.Symlink(secret, file), a.put("tok-en_1", "new")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(secret); err != nil || info.Mode().Perm() != 0o600 || info.Size() != 1 {
+		t.Errorf("what a link in the place of an answer leads to: %v, %v", info, err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "new" {
+		t.Errorf("%q, %v", text, err)
 	}
 	for _, token := range []string{"", "../../x", "a/b", "a.b", "a\x00", "..", "/etc", `a\b`, "%2e%2e", "a\n", "ü"} {
 		if a.put(token, "x") == nil {
