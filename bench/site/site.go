@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // A Site is a folder with relayd, relay-util and their files.
@@ -117,4 +118,12 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 func (d *Daemon) Kill() {
 	d.cmd.Process.Kill()
 	d.cmd.Wait()
+}
+
+// Stop asks it to end in order, and waits until it has.
+func (d *Daemon) Stop() error {
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return d.cmd.Wait()
 }

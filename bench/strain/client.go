@@ -28,12 +28,21 @@ func dial(d *site.Daemon, service, from string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	var config *tls.Config
+	if service == "submissions" {
+		config = &tls.Config{InsecureSkipVerify: true, ServerName: "mx.example.test"}
+	}
+	return greet(conn, from, config)
+}
+
+// greet is the beginning of a connection, under TLS where there is a config for it.
+func greet(conn net.Conn, from string, config *tls.Config) (*client, error) {
 	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	if from != "" {
 		fmt.Fprintf(conn, "PROXY TCP4 %s 127.0.0.1 40000 465\r\n", from)
 	}
-	if service == "submissions" {
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "mx.example.test"})
+	if config != nil {
+		conn = tls.Client(conn, config)
 	}
 	c := &client{conn, textproto.NewReader(bufio.NewReaderSize(conn, 512))}
 	if _, _, err := c.in.ReadResponse(220); err != nil {

@@ -28,10 +28,14 @@ func main() {
 	b := &bench{}
 	flag.IntVar(&b.idle, "idle", 10_000, "idle `connections`")
 	flag.IntVar(&b.guesses, "guesses", 500, "wrong `passwords` a second")
+	flag.IntVar(&b.each, "each", 0, "`guesses` on one connection; 0: as many as relayd takes")
 	flag.DurationVar(&b.period, "time", 30*time.Second, "how long slow clients and guesses go on")
 	flag.Parse()
 	log.SetFlags(0)
 	parts := map[string]func() error{"idle": b.idling, "slow": b.slowness, "guess": b.guessing, "large": b.largeness, "bombs": b.bombing}
+	if flag.Arg(0) == "flood" && flag.NArg() == 2 { // begun by guess
+		log.Fatal(b.guess(flag.Arg(1), os.Stdout))
+	}
 	part := parts[flag.Arg(0)]
 	if part == nil || flag.NArg() != 1 {
 		log.Fatal("say one of idle, slow, guess, large and bombs")
@@ -48,6 +52,7 @@ func main() {
 type bench struct {
 	idle    int
 	guesses int
+	each    int
 	period  time.Duration
 	site    *site.Site
 	sink    *sink.Sink // where all mail goes
