@@ -3,6 +3,7 @@ package bans
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"relayd/tasks"
 )
@@ -79,17 +80,26 @@ func (b *Book) save() {
 	}
 }
 
-// fresh is what is to be saved, nil if that is on disk already.
+// fresh is what is to be saved, nil if that is on disk already. Logins wait for no more of it than the
+// copying.
 func (b *Book) fresh() ([]byte, error) {
+	s := b.snapshot()
+	if s == nil {
+		return nil, nil
+	}
+	return json.Marshal(s)
+}
+
+func (b *Book) snapshot() *state {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.dirty {
-		return nil, nil
+		return nil
 	}
 	b.dirty = false
 	now := b.opt.Now()
 	stale := func(r *record) bool { return r.stale(now) }
-	return json.Marshal(state{
+	s := &state{
 		take(b.sources, stale), take(b.accounts, stale),
 		take(b.known, func(p *places) bool {
 			for where := range *p {
@@ -99,5 +109,9 @@ func (b *Book) fresh() ([]byte, error) {
 			}
 			return true
 		}),
-	})
+	}
+	for i := range s.Known { // others change them as soon as the lock is open
+		s.Known[i].Value = maps.Clone(s.Known[i].Value)
+	}
+	return s
 }

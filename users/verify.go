@@ -38,7 +38,7 @@ type VerifierOptions struct {
 
 // A Verifier checks logins. Every one that is not remembered costs exactly one comparison with a hash.
 // Sources that are known to be honest have a lane of their own, so that they never wait for those who
-// guess; within a lane sources have their turns one after the other, however many logins each has
+// guess, and guessing leaves the processors to others for half of the time; within a lane sources have their turns one after the other, however many logins each has
 // waiting. It is safe for concurrent use.
 type Verifier struct {
 	opt     VerifierOptions
@@ -136,6 +136,9 @@ func (v *Verifier) compareInTurn(ctx context.Context, l Login, t try) (right boo
 		return false, "", err
 	}
 	defer lane.release()
+	if !l.Known {
+		defer v.rest(ctx, v.opt.Now())
+	}
 	// An app that opens many connections at once logs in on all of them before the first is answered.
 	if t.may && v.remembered(t.key) {
 		return true, "", nil
@@ -154,6 +157,17 @@ func (v *Verifier) compareInTurn(ctx context.Context, l Login, t try) (right boo
 	}
 	better, err = Hash(t.password, v.opt.Cost)
 	return true, better, err
+}
+
+// rest keeps a stranger's turn for as long again as it has taken. So guesses get half of what their lane
+// could use of the processors, and less where these have other things to do.
+func (v *Verifier) rest(ctx context.Context, began time.Time) {
+	t := time.NewTimer(v.opt.Now().Sub(began))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // hashFor returns the hash to compare with, and whether a password that fits it may log in.

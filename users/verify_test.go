@@ -272,6 +272,30 @@ func TestParallelLoginsOfOneAppCostOneComparison(t *testing.T) {
 	}
 }
 
+func TestStrangersRestForAsLongAsTheirTurnTook(t *testing.T) {
+	for _, tt := range []struct {
+		known bool
+		want  time.Duration
+	}{{false, 600 * time.Millisecond}, {true, 300 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			v := NewVerifier(VerifierOptions{Cost: MinCost, AtOnce: 1})
+			v.compare = func(hash, password []byte) error {
+				time.Sleep(100 * time.Millisecond)
+				return errors.New("wrong")
+			}
+			began := time.Now()
+			var in sync.WaitGroup
+			for range 3 {
+				in.Go(func() { v.Verify(t.Context(), Login{User: addr("a"), Password: "x", Known: tt.known}) })
+			}
+			in.Wait()
+			if took := time.Since(began); took != tt.want {
+				t.Errorf("known %v: three logins in turn took %v, want %v", tt.known, took, tt.want)
+			}
+		})
+	}
+}
+
 func TestHashesOfOtherProgramsVerify(t *testing.T) {
 	file, err := os.Open("testdata/htpasswd")
 	if err != nil {

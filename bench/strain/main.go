@@ -28,7 +28,7 @@ func main() {
 	b := &bench{}
 	flag.IntVar(&b.idle, "idle", 10_000, "idle `connections`")
 	flag.IntVar(&b.guesses, "guesses", 500, "wrong `passwords` a second")
-	flag.IntVar(&b.each, "each", 0, "`guesses` on one connection; 0: as many as relayd takes")
+	flag.IntVar(&b.each, "each", 3, "`guesses` on one connection; 0: as many as relayd takes")
 	flag.DurationVar(&b.period, "time", 30*time.Second, "how long slow clients and guesses go on")
 	flag.Parse()
 	log.SetFlags(0)
