@@ -54,15 +54,21 @@ func greet(conn net.Conn, from string, config *tls.Config) (*client, error) {
 
 // ask sends a command and returns the code of the reply, 0 if there is none.
 func (c *client) ask(format string, args ...any) int {
-	if _, err := fmt.Fprintf(c, format+"\r\n", args...); err != nil {
-		return 0
-	}
-	code, _, _ := c.in.ReadResponse(0) // a code of any kind is an answer
+	code, _ := c.hear(format, args...)
 	return code
 }
 
-func (c *client) login(user, password string) int {
-	return c.ask("AUTH PLAIN %s", base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)))
+// hear is ask with the text of the reply.
+func (c *client) hear(format string, args ...any) (code int, text string) {
+	if _, err := fmt.Fprintf(c, format+"\r\n", args...); err != nil {
+		return 0, ""
+	}
+	code, text, _ = c.in.ReadResponse(0) // a code of any kind is an answer
+	return code, text
+}
+
+func (c *client) login(user, password string) (code int, text string) {
+	return c.hear("AUTH PLAIN %s", base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)))
 }
 
 // begin takes a connection as far as the octets of a message.

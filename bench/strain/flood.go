@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"sync"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,18 +24,17 @@ type flood struct {
 	counts atomic.Pointer[tally]
 }
 
-// A tally is what has become of guesses, by the code of the answer, since the flood began: 0 where
-// there was none, and shutOut where there was not even a greeting.
+// A tally is what has become of guesses since the flood began, by the code and the first words of the answer.
 type tally struct {
 	Connections int
-	Answers     map[int]int
+	Answers     map[string]int
 }
 
 const (
-	shutOut = -1
-	bots    = 1000 // connections at once
-	// Every second connection is from an address that is never seen again, the others are from so many.
-	regulars = 100
+	shutOut  = "no greeting"
+	unheard  = "no answer"
+	bots     = 1000 // connections at once
+	regulars = 100  // addresses of every other connection, the rest of which are each from a new one
 )
 
 // startFlood begins a flood of so many guesses a second.
@@ -44,7 +43,7 @@ func (b *bench) startFlood(d *site.Daemon) (*flood, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &flood{cmd: exec.Command("nice", "-n", "19", self, "-guesses", strconv.Itoa(b.guesses), "-each", strconv.Itoa(b.each), "flood", d.Addrs["submissions"])}
+	f := &flood{cmd: exec.Command("nice", "-n", "10", self, "-guesses", strconv.Itoa(b.guesses), "-each", strconv.Itoa(b.each), "flood", d.Addrs["submissions"])}
 	f.counts.Store(&tally{})
 	f.cmd.Stderr = os.Stderr
 	out, err := f.cmd.StdoutPipe()
@@ -73,9 +72,9 @@ func (f *flood) stop() {
 
 // since is what has been added to an earlier tally.
 func (t *tally) since(before *tally) *tally {
-	added := &tally{t.Connections - before.Connections, map[int]int{}}
-	for code, n := range t.Answers {
-		added.Answers[code] = n - before.Answers[code]
+	added := &tally{t.Connections - before.Connections, map[string]int{}}
+	for answer, n := range t.Answers {
+		added.Answers[answer] = n - before.Answers[answer]
 	}
 	return added
 }
@@ -83,6 +82,16 @@ func (t *tally) since(before *tally) *tally {
 func (t *tally) total() (n int) {
 	for _, k := range t.Answers {
 		n += k
+	}
+	return n
+}
+
+// hashed is how many of the guesses were compared with a hash: those that were found wrong.
+func (t *tally) hashed() (n int) {
+	for answer, k := range t.Answers {
+		if strings.HasPrefix(answer, "535") {
+			n += k
+		}
 	}
 	return n
 }
@@ -100,12 +109,12 @@ func (b *bench) guess(addr string, out io.Writer) error {
 			due <- n
 		}
 	}()
-	t := tally{Answers: map[int]int{}}
+	t := tally{Answers: map[string]int{}}
 	tick := time.NewTicker(100 * time.Millisecond)
 	for {
 		select {
 		case o := <-done:
-			t.Answers[o.code]++
+			t.Answers[o.answer]++
 			if o.connected {
 				t.Connections++
 			}
@@ -118,7 +127,7 @@ func (b *bench) guess(addr string, out io.Writer) error {
 }
 
 type outcome struct {
-	code      int
+	answer    string
 	connected bool // for this guess
 }
 
@@ -141,13 +150,23 @@ func (b bot) run(due <-chan int, done chan<- outcome) {
 			continue
 		}
 		c.SetDeadline(time.Now().Add(time.Minute))
-		o.code = c.login(victim(n), fmt.Sprint("guess", n))
-		if tried++; o.code == 0 || o.code == 421 || tried == b.each {
+		code, text := c.login(victim(n), fmt.Sprint("guess", n))
+		o.answer = inShort(code, text)
+		if tried++; code == 0 || code == 421 || tried == b.each {
 			c.Close()
 			c = nil
 		}
 		done <- o
 	}
+}
+
+// inShort is the code of a reply and its first words, by which its reason is known.
+func inShort(code int, text string) string {
+	if code == 0 {
+		return unheard
+	}
+	words := strings.Fields(text)
+	return fmt.Sprint(code, " ", strings.Join(words[:min(len(words), 6)], " "))
 }
 
 // victim is whom the nth guess is for: the user, or any name.
@@ -178,51 +197,4 @@ func (b bot) connect(n int) *client {
 		return nil
 	}
 	return c
-}
-
-// A login is one of an honest client: how long all of it took, of which AUTH, and a command behind it
-// that does nothing.
-type login struct{ whole, auth, nothing time.Duration }
-
-// logIn logs a user in from an address.
-func logIn(d *site.Daemon, name, from string) (l login, err error) {
-	began := time.Now()
-	c, err := dial(d, "submissions", from)
-	if err != nil {
-		return l, err
-	}
-	defer c.Close()
-	if code := c.ask("EHLO client.test"); code != 250 {
-		return l, fmt.Errorf("EHLO is answered %d", code)
-	}
-	asked := time.Now()
-	if code := c.login(name, password); code != 235 {
-		return l, fmt.Errorf("an honest login is answered %d", code)
-	}
-	l.whole, l.auth = time.Since(began), time.Since(asked)
-	asked = time.Now()
-	c.ask("NOOP")
-	l.nothing = time.Since(asked)
-	return l, nil
-}
-
-// logins starts so many logins a second, whether or not those before have ended, for a while. name says
-// who logs in.
-func logins(d *site.Daemon, period time.Duration, name func(n int) string) ([]login, error) {
-	all := make([]login, int(period.Seconds()*honest))
-	errs := make([]error, len(all))
-	var wg sync.WaitGroup
-	tick := time.NewTicker(time.Second / honest)
-	defer tick.Stop()
-	for n := range all {
-		<-tick.C
-		wg.Go(func() { all[n], errs[n] = logIn(d, name(n), fmt.Sprintf(homeward, n%200+1)) })
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
 }

@@ -13,12 +13,8 @@ import (
 	"relayd/users"
 )
 
-const (
-	honest   = 20 // logins a second
-	fresh    = 10 // one in so many is of a user who has not logged in since the start, and needs hashing
-	homeward = "192.0.2.%d"
-	settling = 5 * time.Second // until all that waits for its turn stands in a line
-)
+// settling is how long a flood goes on before it is measured: until what waits for its turn stands in a line.
+const settling = 5 * time.Second
 
 // guessing has strangers guess passwords, of one user and of any name, from many addresses, while users
 // log in from places that are known.
@@ -59,7 +55,7 @@ func (b *bench) guessing() error {
 	elapsed := time.Since(began).Seconds()
 	b.tell(guesses, elapsed)
 	all := (b.cpu(d) - used).Seconds() / elapsed
-	hashed := float64(guesses.Answers[535]+len(took)/fresh) * hashing.Seconds() / elapsed
+	hashed := float64(guesses.hashed()+len(took)/fresh) * hashing.Seconds() / elapsed
 	log.Printf("processors that relayd keeps busy: %.2f, of which %.2f with hashing at %.0f ms each", all, hashed, hashing.Seconds()*1000)
 	for _, l := range []struct {
 		title  string
@@ -114,15 +110,8 @@ func (b *bench) known() (*site.Daemon, error) {
 // tell prints what has become of guesses.
 func (b *bench) tell(t *tally, seconds float64) {
 	log.Printf("%8.0f guesses a second over %.0f connections a second", float64(t.total())/seconds, float64(t.Connections)/seconds)
-	for _, code := range slices.Sorted(maps.Keys(t.Answers)) {
-		what := fmt.Sprintf("were answered %d", code)
-		switch code {
-		case shutOut:
-			what = "did not get as far as the greeting"
-		case 0:
-			what = "were not answered"
-		}
-		log.Printf("%8.0f of them %s", float64(t.Answers[code])/seconds, what)
+	for _, answer := range slices.Sorted(maps.Keys(t.Answers)) {
+		log.Printf("%8.1f of them: %s", float64(t.Answers[answer])/seconds, answer)
 	}
 }
 

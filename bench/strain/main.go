@@ -2,8 +2,8 @@
 // figure stands beside its goal; it exits with 1 if one misses it.
 //
 //	go run ./bench/strain idle      # 10,000 connections that do nothing, in the clear and under TLS
-//	go run ./bench/strain slow      # 2,000 clients that send an octet a second
-//	go run ./bench/strain guess     # 500 wrong passwords a second, each from another address
+//	go run ./bench/strain slow      # 2,000 clients that send an octet a second (-time 5m)
+//	go run ./bench/strain guess     # 500 wrong passwords a second, three on each connection (-each), from many addresses
 //	go run ./bench/strain large     # a message of 10 MB, and 20 of 50 MB at once
 //	go run ./bench/strain bombs     # headers as large as they may be, with ten signatures
 //

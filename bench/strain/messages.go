@@ -58,7 +58,7 @@ func (b *bench) sendOne(d *site.Daemon, service, from string, m io.Reader) (int,
 		if code := c.ask("EHLO client.test"); code != 250 {
 			return code, errors.New("EHLO is refused")
 		}
-		if code := c.login(user, password); code != 235 {
+		if code, _ := c.login(user, password); code != 235 {
 			return code, errors.New("the login is refused")
 		}
 	}
