@@ -244,6 +244,38 @@ func TestBansSurviveARestart(t *testing.T) {
 	})
 }
 
+func TestLoginsGoOnWhileBansAreWritten(t *testing.T) {
+	var b *Book
+	saves := 0
+	b = Open(Options{
+		Load: func() ([]byte, error) { return nil, nil },
+		Save: func([]byte) error {
+			saves++
+			b.Check(netip.MustParseAddr("192.0.2.1"), "me@x.test") // hangs if it waits for the disk
+			return nil
+		},
+		Now: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler),
+	})
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		for i := range 5000 { // the places of one account change as they are written
+			b.Succeeded(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), "me@x.test")
+		}
+	}()
+	for going := true; going; {
+		select {
+		case <-ended:
+			going = false
+		default:
+		}
+		b.save()
+	}
+	if saves == 0 {
+		t.Error("nothing was saved")
+	}
+}
+
 func TestDamagedStateIsForgotten(t *testing.T) {
 	for _, text := range []string{"{", "[]", `{"sources":[{"key":"x"}]}`, `{"known":[{"key":"a","value":{"x":"y"}}]}`, "null", `{"sources":null,"known":[{}]}`} {
 		d := &desk{t: t, now: noon, disk: []byte(text)}
