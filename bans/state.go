@@ -49,7 +49,7 @@ func put[K comparable, V any](s *shelf[K, V], list []saved[K, V]) {
 }
 
 func take[K comparable, V any](s *shelf[K, V], stale func(*V) bool) []saved[K, V] {
-	list := []saved[K, V]{}
+	list := make([]saved[K, V], 0, s.order.Len())
 	for k, v := range s.all() {
 		if !stale(v) {
 			list = append(list, saved[K, V]{k, *v})
