@@ -38,8 +38,9 @@ type VerifierOptions struct {
 
 // A Verifier checks logins. Every one that is not remembered costs exactly one comparison with a hash.
 // Sources that are known to be honest have a lane of their own, so that they never wait for those who
-// guess, and guessing leaves the processors to others for half of the time; within a lane sources have their turns one after the other, however many logins each has
-// waiting. It is safe for concurrent use.
+// guess; within a lane sources have their turns one after the other, however many logins each has
+// waiting. After each comparison the lane of the others rests for as long as that took, which leaves
+// most of the processors to everything else. It is safe for concurrent use.
 type Verifier struct {
 	opt     VerifierOptions
 	known   *lane
@@ -159,8 +160,8 @@ func (v *Verifier) compareInTurn(ctx context.Context, l Login, t try) (right boo
 	return true, better, err
 }
 
-// rest keeps a stranger's turn for as long again as it has taken. So guesses get half of what their lane
-// could use of the processors, and less where these have other things to do.
+// rest keeps a stranger's turn for as long again as it has taken since it began. By the clock and not by
+// the work done, so guesses get the less of the processors the more these have to do.
 func (v *Verifier) rest(ctx context.Context, began time.Time) {
 	t := time.NewTimer(v.opt.Now().Sub(began))
 	defer t.Stop()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +21,9 @@ import (
 // nice one: those who guess have processors of their own, and here they are lent the ones of the server
 // and of its honest clients. That it keeps its pace nevertheless is seen from its counts.
 type flood struct {
-	cmd    *exec.Cmd
-	counts atomic.Pointer[tally]
+	cmd     *exec.Cmd
+	reading sync.WaitGroup
+	counts  atomic.Pointer[tally]
 }
 
 // A tally is what has become of guesses since the flood began, by the code and the first words of the answer.
@@ -53,7 +55,7 @@ func (b *bench) startFlood(d *site.Daemon) (*flood, error) {
 	if err := f.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { // until the process ends
+	f.reading.Go(func() { // until the process ends
 		for counts := json.NewDecoder(out); ; {
 			t := new(tally)
 			if counts.Decode(t) != nil {
@@ -61,12 +63,13 @@ func (b *bench) startFlood(d *site.Daemon) (*flood, error) {
 			}
 			f.counts.Store(t)
 		}
-	}()
+	})
 	return f, nil
 }
 
 func (f *flood) stop() {
 	f.cmd.Process.Kill()
+	f.reading.Wait()
 	f.cmd.Wait()
 }
 
