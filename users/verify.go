@@ -136,10 +136,16 @@ func (v *Verifier) compareInTurn(ctx context.Context, l Login, t try) (right boo
 	if err := lane.acquire(ctx, l.Source); err != nil {
 		return false, "", err
 	}
-	defer lane.release()
-	if !l.Known {
-		defer v.rest(ctx, v.opt.Now())
-	}
+	began := v.opt.Now()
+	defer func() {
+		if l.Known {
+			lane.release()
+			return
+		}
+		// By the clock and not by the work done, so guesses get the less of the processors the more
+		// these have to do.
+		time.AfterFunc(v.opt.Now().Sub(began), lane.release)
+	}()
 	// An app that opens many connections at once logs in on all of them before the first is answered.
 	if t.may && v.remembered(t.key) {
 		return true, "", nil
@@ -158,17 +164,6 @@ func (v *Verifier) compareInTurn(ctx context.Context, l Login, t try) (right boo
 	}
 	better, err = Hash(t.password, v.opt.Cost)
 	return true, better, err
-}
-
-// rest keeps a stranger's turn for as long again as it has taken since it began. By the clock and not by
-// the work done, so guesses get the less of the processors the more these have to do.
-func (v *Verifier) rest(ctx context.Context, began time.Time) {
-	t := time.NewTimer(v.opt.Now().Sub(began))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // hashFor returns the hash to compare with, and whether a password that fits it may log in.
