@@ -140,7 +140,10 @@ type signature struct {
 	time     time.Time
 }
 
-const fieldName = "DKIM-Signature"
+const (
+	fieldName     = "DKIM-Signature"
+	signatureName = "dkim-signature" // the same as a field.name
+)
 
 // append signs and appends the whole field.
 func (s signature) append(dst []byte) ([]byte, error) {
@@ -163,7 +166,7 @@ func (s signature) append(dst []byte) ([]byte, error) {
 	w.line("b=")
 
 	// The field signs itself with an empty b= and without the CRLF (RFC 6376 section 3.7).
-	self := field{name: lowerASCII([]byte(fieldName)), value: w.out[start:]}
+	self := field{name: signatureName, value: w.out[start:]}
 	digest := sha256.New()
 	digest.Write(s.signed)
 	digest.Write(appendRelaxed(nil, self))

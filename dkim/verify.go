@@ -1,8 +1,6 @@
 package dkim
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +19,9 @@ const (
 	// the whole header is walked, which takes some 100 ns a field. A message whose 300 recipients stand
 	// in fields of their own, all of them signed twice, is still below it.
 	maxWork = 250_000
+	// maxFolding is how many octets the verifier may move to put folded fields together, which it does
+	// anew for each line, where c= has it see the folds: 260 KB of lines of one octet take it half a minute.
+	maxFolding = 64 << 20
 	// maxKeyRecord is the longest key record in octets. An RSA key of 4096 bits takes 750; one that
 	// fills a DNS answer would take seconds to compute with.
 	maxKeyRecord = 4096
@@ -58,8 +59,8 @@ type TXTLookup func(ctx context.Context, name string) ([]string, error)
 // from the top. Signatures with l= fail, and those with SHA-1 or RSA keys under 1024 bits are
 // unusable (RFC 8301). Where the header is over MaxHeader or MaxFields, all are permerror.
 //
-// The error is that of msg or of ctx, and there are then no results; no goroutine is left behind.
-// A message need not be read to its end. Lines may end in a bare LF.
+// The error is that of msg or of ctx, and there are then no results; no goroutine is left behind, and a
+// panic in one, be it of lookup, comes out here. A message need not be read to its end. Lines may end in a bare LF.
 func Verify(ctx context.Context, msg io.Reader, lookup TXTLookup) ([]Result, error) {
 	buf := pool.Get().(*buffers)
 	defer pool.Put(buf)
@@ -71,31 +72,25 @@ func Verify(ctx context.Context, msg io.Reader, lookup TXTLookup) ([]Result, err
 	if source.err != nil {
 		return nil, fmt.Errorf("reading the message to verify: %w", source.err)
 	}
-	results, usable := signatures(h)
+	results, tries := signatures(h)
 	if err != nil {
 		for i := range results {
 			results[i].Kind, results[i].Err = PermError, err
 		}
 		return results, nil
 	}
-	if len(usable) == 0 {
-		return results, nil
-	}
-	verified, err := dkim.VerifyWithOptions(rebuild(h, results, buf.in), &dkim.VerifyOptions{
-		LookupTXT:        func(name string) ([]string, error) { return lookupKey(ctx, name, lookup) },
-		MaxVerifications: len(usable),
-	})
+	verdicts, err := h.verify(tries, buf.in, func(name string) ([]string, error) { return lookupKey(ctx, name, lookup) })
 	switch {
 	case source.err != nil:
 		return nil, fmt.Errorf("reading the message to verify: %w", source.err)
-	case err != nil && !errors.Is(err, dkim.ErrTooManySignatures):
+	case ctx.Err() != nil: // no body was needed to see it
+		return nil, fmt.Errorf("verifying: %w", context.Cause(ctx))
+	case err != nil:
 		return nil, fmt.Errorf("verifying: %w", err)
-	case len(verified) != len(usable):
-		return nil, fmt.Errorf("verifying: %d results for %d signatures", len(verified), len(usable))
 	}
-	for i, v := range verified {
-		r := &results[usable[i]]
-		r.Kind, r.Err = kindOf(v.Err), v.Err
+	for i, verdict := range verdicts {
+		r := &results[tries[i].result]
+		r.Kind, r.Err = kindOf(verdict), verdict
 	}
 	return results, nil
 }
@@ -112,8 +107,7 @@ func kindOf(err error) Kind {
 	return Fail
 }
 
-// An endingReader ends where the context or the reader fails, and keeps the error: the verifier
-// leaves goroutines waiting for ever when it is told of one.
+// An endingReader ends where the context or the reader fails, and keeps the error.
 type endingReader struct {
 	ctx context.Context
 	r   io.Reader
@@ -135,31 +129,47 @@ func (e *endingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// signatures returns a result for each of the first signatures, and the indexes of those that are
-// worth a try. The others have their verdict.
-func signatures(h *header) (results []Result, usable []int) {
-	work := 0
-	for _, f := range h.fields {
-		if f.name != lowerASCII([]byte(fieldName)) {
+// A try is a signature that is worth verifying.
+type try struct {
+	result  int             // its index in the results
+	field   int             // and in the fields of the header
+	names   map[string]bool // what its h= names
+	relaxed bool            // the canonicalization of the header: folds do not matter
+}
+
+// signatures returns a result for each of the first signatures, and those that are worth a try. The
+// others have their verdict.
+func signatures(h *header) (results []Result, tries []try) {
+	work, folding := 0, 0
+	for i, f := range h.fields {
+		if f.name != signatureName {
 			continue
 		}
 		if len(results) == MaxSignatures {
 			break
 		}
 		r := describe(f)
-		switch more := len(r.Fields) * len(h.fields); {
+		c, _, _ := strings.Cut(f.tag("c"), "/")
+		t := try{result: len(results), field: i, names: make(map[string]bool), relaxed: c == "relaxed"}
+		for _, name := range r.Fields {
+			t.names[name] = true
+		}
+		more, moreFolding := len(r.Fields)*len(h.fields), h.folding(t)
+		switch {
 		case !ascii(f.tag("h")):
 			// The verifier takes some of those letters for ASCII ones, and one field then for many.
 			r.Kind, r.Err = PermError, errors.New("h= names a field that is not ASCII")
 		case work+more > maxWork:
 			r.Kind, r.Err = PermError, fmt.Errorf("h= has %d names for a header of %d fields, too many to check", len(r.Fields), len(h.fields))
+		case folding+moreFolding > maxFolding:
+			r.Kind, r.Err = PermError, errors.New("the signed fields are folded into too many lines to check")
 		default:
-			work += more
-			usable = append(usable, len(results))
+			work, folding = work+more, folding+moreFolding
+			tries = append(tries, t)
 		}
 		results = append(results, r)
 	}
-	return results, usable
+	return results, tries
 }
 
 // describe reads what a signature says of itself.
@@ -194,39 +204,6 @@ func (f field) tag(name string) string {
 
 func ascii(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
-}
-
-// rebuild is the message for the verifier: with a blank line even where there was none, which it
-// needs, and without what it would read differently. Those are lines that are no fields, which no
-// signature can mean, and signatures that have their verdict already.
-func rebuild(h *header, results []Result, body *bufio.Reader) io.Reader {
-	var b bytes.Buffer
-	seen := 0
-	for _, f := range h.fields {
-		if !validName(f.name) {
-			continue
-		}
-		if f.name == lowerASCII([]byte(fieldName)) {
-			seen++
-			if seen <= len(results) && results[seen-1].Kind != "" {
-				continue
-			}
-		}
-		b.Write(f.raw)
-		if !bytes.HasSuffix(f.raw, []byte("\n")) {
-			b.WriteString("\r\n")
-		}
-	}
-	b.WriteString("\r\n")
-	if h.bare {
-		return &b
-	}
-	return io.MultiReader(&b, body)
-}
-
-// validName is the syntax of a field's name (RFC 5322 section 3.6.8).
-func validName(name string) bool {
-	return name != "" && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // lookupKey gets a key record for the verifier. The name is made of what stands in a signature, so

@@ -14,6 +14,8 @@ import (
 	"testing/iotest"
 
 	"go.uber.org/goleak"
+
+	"relayd/tasks"
 )
 
 func readFile(t testing.TB, name string) string {
@@ -236,6 +238,46 @@ func TestAContextThatEndsLeavesNoGoroutine(t *testing.T) {
 	}
 	if results, err := Verify(ctx, strings.NewReader(signed), lookup); !errors.Is(err, context.Canceled) || results != nil {
 		t.Errorf("Verify = %v, %v", results, err)
+	}
+}
+
+// A goroutine that panics where nobody recovers ends the process: what goes wrong for one of several signatures
+// comes out where the session or the attempt is that can be given up.
+func TestAPanicComesOutOfVerify(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	msg := head + "\r\n" + strings.Repeat("Hello\r\n", 20_000)
+	signed := mustSign(t, msg) + msg
+	lookup := func(ctx context.Context, name string) ([]string, error) {
+		if strings.HasPrefix(name, "rsa2048.") {
+			panic("a strange key")
+		}
+		return published(testKeys()...)(ctx, name)
+	}
+	defer func() {
+		if p, ok := recover().(*tasks.Panic); !ok || p.Value != "a strange key" {
+			t.Errorf("the panic is %v", p)
+		}
+	}()
+	results, err := Verify(t.Context(), strings.NewReader(signed), lookup)
+	t.Errorf("Verify = %v, %v", results, err)
+}
+
+// A field of many lines costs the verifier the square of their number. With relaxed canonicalization, in
+// which nothing is lost by that, it is shown one line.
+func TestAHeaderOfOneFieldInManyLines(t *testing.T) {
+	folds := strings.Repeat(" \r\n", 80_000) + " end\r\n"
+	for c, want := range map[string]string{
+		"relaxed/simple": "body hash did not verify",
+		"simple/relaxed": "the signed fields are folded into too many lines to check",
+		"relaxed ":       "body hash did not verify",
+		"RELAXED":        "the signed fields are folded into too many lines to check",
+	} {
+		msg := "DKIM-Signature: v=1; a=ed25519-sha256; c=" + c + "; d=example.org; s=ed25519; h=from:subject; bh=AAAA; b=AAAA\r\n" +
+			"Subject: x\r\n" + folds + "From: a@example.org\r\n\r\n"
+		results, err := Verify(t.Context(), strings.NewReader(msg), published(testKeys()...))
+		if err != nil || len(results) != 1 || results[0].Err == nil || !strings.Contains(results[0].Err.Error(), want) {
+			t.Errorf("%s: %.200v, %v", c, results, err)
+		}
 	}
 }
 
