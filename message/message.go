@@ -36,6 +36,10 @@ var (
 	ErrTooLarge       = errors.New("message larger than the limit")
 	ErrHeaderTooLarge = errors.New("header larger than 256 KiB")
 	ErrTooManyFields  = errors.New("header of more than 1000 fields")
+	// ErrLoneDot is for a dot behind a NUL and before a NUL or a line's end. Servers that drop NULs, or take them for
+	// line ends, may see the end of the message there and run what follows as commands. Other NULs pass,
+	// as RFC 5322 section 4 wants and as other servers let them; and a dot behind CR LF is stuffed on its way.
+	ErrLoneDot = errors.New("a dot between NULs, or between NUL and the end of a line")
 )
 
 // A StorageError says that the message could not be kept here: the disk is full or broken. It is
@@ -81,9 +85,13 @@ func (memory *Memory) Read(r io.Reader, dir string, limit int64) (*Message, erro
 func (m *Message) fill(r io.Reader, limit int64) error {
 	buf := chunks.Get().(*[]byte)
 	defer chunks.Put(buf)
+	var dots dotScanner
 	for {
 		n, err := r.Read(*buf)
 		b := (*buf)[:n]
+		if dots.scan(b) || err == io.EOF && dots.open() {
+			return ErrLoneDot
+		}
 		if m.spool.size+int64(n) > limit {
 			return ErrTooLarge
 		}

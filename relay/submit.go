@@ -94,6 +94,8 @@ func ReadError(err error, limit int64) error {
 		return reply.New(552, "5.3.4", "The message is larger than the %d bytes that are taken here", limit)
 	case errors.Is(err, message.ErrHeaderTooLarge), errors.Is(err, message.ErrTooManyFields):
 		return reply.New(552, "5.3.4", "The header of the message is too large").Because(err)
+	case errors.Is(err, message.ErrLoneDot):
+		return reply.New(550, "5.6.0", "The message holds %v: send what is no text encoded in base64", err)
 	}
 	return err
 }

@@ -183,6 +183,27 @@ func TestHalfAMessageIsNotTaken(t *testing.T) {
 	}
 }
 
+// TestALoneDotIsNotTaken: not from sendmail, and not from a program that speaks to the relay itself. A line of a dot
+// alone, which is stuffed on its way, is.
+func TestALoneDotIsNotTaken(t *testing.T) {
+	h := newHouse(t)
+	h.open()
+	for text, refused := range map[string]bool{"a\n\x00.\nb\n": true, "a\x00.\x00b\n": true, "a\r\x00.\r": true, "a\n.\nb\n": false, "a\r.\rb": false, "a\n.\x00\n": false} {
+		text = "Subject: x\n\n" + text
+		m, err := Read(strings.NewReader(text), &Request{Recipients: []string{"a"}}, Options{KeepDot: true, TempDir: t.TempDir(), Limit: 1 << 20})
+		if errors.Is(err, message.ErrLoneDot) != refused || err != nil && !refused {
+			t.Errorf("%q: sendmail says %v", text, err)
+		}
+		if err == nil {
+			m.Close()
+		}
+		answer, err := submit(t.Context(), socketIn(h.dir), &Request{Recipients: []string{"a"}, Size: int64(len(text))}, strings.NewReader(text))
+		if want := map[bool]string{true: "550 5.6.0", false: "250 2.0.0"}[refused]; err != nil || !strings.HasPrefix(answer.String(), want) {
+			t.Errorf("%q: the door says %v, %v", text, answer, err)
+		}
+	}
+}
+
 // TestBusyGoesIntoTheDropFolder: what is too much at once is not lost, and comes later.
 func TestBusyGoesIntoTheDropFolder(t *testing.T) {
 	h := newHouse(t)

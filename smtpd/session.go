@@ -150,6 +150,8 @@ func (s *session) bodyError(err error) error {
 		return reply.New(552, "5.3.4", "The header of the message is larger than the %d KiB that are taken here", message.MaxHeaderBytes>>10)
 	case errors.Is(err, message.ErrTooManyFields):
 		return reply.New(552, "5.3.4", "The header of the message has more than the %d fields that are taken here", message.MaxHeaderFields)
+	case errors.Is(err, message.ErrLoneDot):
+		return relay.ReadError(err, 0)
 	}
 	return err
 }

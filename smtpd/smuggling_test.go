@@ -106,6 +106,30 @@ func TestNoEndOfDataButCRLFDotCRLF(t *testing.T) {
 	t.Logf("%d forms in %d sessions", len(endForms), sessions)
 }
 
+// A dot beside a NUL that no server may take for the end of a line is refused behind the true end, and the
+// session goes on: nothing of the message was read as a command. Dots of a line of their own are stuffed, and pass.
+func TestADotBesideNULInABody(t *testing.T) {
+	for _, submission := range []bool{false, true} {
+		for form, want := range map[string]string{
+			"hello\x00.\r\n": "550 5.6.0", "hello\x00.\x00": "550 5.6.0", "\r\nx\x00.\r\n": "550 5.6.0", "hello\x00": "250 2.0.0", "\r\n..\x00x\r\n": "250 2.0.0", "\r\n\x00.x": "250 2.0.0",
+		} {
+			s := serve(t, func(o *Options) { o.Submission = submission })
+			var d *peer
+			if submission {
+				d = s.login(t)
+			} else {
+				d = s.hello(t)
+			}
+			d.body()
+			d.do("Subject: x\r\n\r\n"+form+smuggled[:strings.Index(smuggled, "\r\n.\r\n")]+"\r\n.", want)
+			d.do("NOOP", "250")
+			if n := len(s.relay.taken()); (n == 1) != (want[0] == '2') {
+				t.Errorf("%q: %d messages were taken", form, n)
+			}
+		}
+	}
+}
+
 // A client that waits behind a wrong end, instead of sending on, is told within the silence.
 func TestAWrongEndIsAnsweredWhenTheClientWaits(t *testing.T) {
 	s := serve(t, func(o *Options) { o.Limits.BareSilence = 20 * time.Millisecond })

@@ -113,7 +113,7 @@ func (t *tool) unreadable(err error, limit int64) error {
 		return t.sysexit(exData, err.Error())
 	case errors.Is(err, message.ErrTooLarge):
 		return t.sysexit(exData, fmt.Sprintf("the message is larger than the %s that are taken", size(limit)))
-	case errors.Is(err, message.ErrHeaderTooLarge), errors.Is(err, message.ErrTooManyFields):
+	case errors.Is(err, message.ErrHeaderTooLarge), errors.Is(err, message.ErrTooManyFields), errors.Is(err, message.ErrLoneDot):
 		return t.sysexit(exData, err.Error())
 	case storage:
 		return t.sysexit(exTempfail, err.Error())
