@@ -47,13 +47,15 @@ func TestOpportunisticTLS(t *testing.T) {
 	}
 }
 
-// Somebody on the way put a reply behind the 220, to be read as if it came through TLS.
+// Somebody on the way put replies behind the 220, to be read as if they came through TLS. Nothing is sent then.
 func TestPlaintextBehindSTARTTLS(t *testing.T) {
 	conf, _ := serverTLS(t, "mx.test")
-	s, c := one(t, sink.Options{TLSConfig: conf, Reply: script("starttls", "", "220 go\n250 injected")})
-	r := c.Deliver(t.Context(), example, message(text, "a@example.org"))[0]
-	if r.Reply.Code != 451 || s.Count() != 0 || s.Connections() != 1 {
-		t.Errorf("%v, %d connections", r.Reply, s.Connections())
+	for _, behind := range []string{"250 injected", "250-mx.test\n250 AUTH PLAIN", "250 mx.test\n250 sender\n250 recipient\n354 go on\n250 taken", strings.Repeat("250 x\n", 2000) + "250 x"} {
+		s, c := one(t, sink.Options{TLSConfig: conf, Reply: script("starttls", "", "220 go\n"+behind)})
+		r := c.Deliver(t.Context(), example, message(text, "a@example.org"))[0]
+		if r.Reply.Code != 451 || s.Count() != 0 || s.Connections() != 1 {
+			t.Errorf("%.40q: %v, %d connections", behind, r.Reply, s.Connections())
+		}
 	}
 }
 
