@@ -37,7 +37,7 @@ func TestTestsslFindsNothing(t *testing.T) {
 			t.Parallel()
 			report := s.path(service + ".json")
 			// All it has but for the lists that judge nothing: of single ciphers, and of what simulated clients choose.
-			args := []string{"--protocols", "--std", "--pfs", "--server-preference", "--server-defaults", "--vulnerable", "--grease",
+			args := []string{"--protocols", "--std", "--fs", "--server-preference", "--server-defaults", "--vulnerable", "--grease",
 				"--quiet", "--warnings", "batch", "--color", "0", "--nodns", "none", "--ip", "127.0.0.1", "--add-ca", s.path("ca.pem"), "--jsonfile", report}
 			args = append(append(args, starttls(service, "--starttls", "smtp")...), hostname+":"+d.port(service))
 			out, err := exec.Command(peer(t, "testssl"), args...).CombinedOutput()

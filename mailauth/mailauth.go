@@ -92,17 +92,20 @@ func (c *Checker) Check(ctx context.Context, m Message) (*Verdict, error) {
 			v.DMARC.discover(asking, walker, from)
 		}
 	})
-	// A context with the time for DNS would end the reading as well.
-	signatures, err := dkim.Verify(ctx, m.Text, func(_ context.Context, name string) ([]string, error) {
-		return keyRecords(asking, c.resolver, name)
+	var unread error
+	checks.Go(func() {
+		// A context with the time for DNS would end the reading as well.
+		v.DKIM, unread = dkim.Verify(ctx, m.Text, func(_ context.Context, name string) ([]string, error) {
+			return keyRecords(asking, c.resolver, name)
+		})
+		if unread != nil {
+			cancel()
+		}
 	})
-	if err != nil {
-		cancel()
-		checks.Wait()
-		return nil, err
-	}
 	checks.Wait()
-	v.DKIM = signatures
+	if unread != nil {
+		return nil, unread
+	}
 	v.From, v.DMARC.Err = from, cmp.Or(fromErr, v.DMARC.Err)
 	comparing, cancelComparing := context.WithTimeout(ctx, orgTime)
 	defer cancelComparing()
