@@ -20,7 +20,7 @@ const (
 	// in fields of their own, all of them signed twice, is still below it.
 	maxWork = 250_000
 	// maxFolding is how many octets the verifier may move to put folded fields together, which it does
-	// anew for each line, where c= has it see the folds: 260 KB of lines of one octet take it half a minute.
+	// anew for each line, where c= has it see the folds: 260 KB in lines of one octet take it many seconds.
 	maxFolding = 64 << 20
 	// maxKeyRecord is the longest key record in octets. An RSA key of 4096 bits takes 750; one that
 	// fills a DNS answer would take seconds to compute with.
