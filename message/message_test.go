@@ -71,7 +71,7 @@ func TestNoByteChanges(t *testing.T) {
 
 		chunk := rapid.IntRange(1, 40<<10).Draw(t, "chunk")
 		m, err := Read(&chunked{original, chunk}, dir, noLimit)
-		if errors.Is(err, ErrTooManyFields) {
+		if errors.Is(err, ErrTooManyFields) || errors.Is(err, ErrLoneDot) && bytes.Contains(original, nulDot) {
 			return
 		}
 		if err != nil {
