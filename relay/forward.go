@@ -61,10 +61,12 @@ func (in *Inbound) envelope(ctx context.Context, tx *Transaction, m *message.Mes
 }
 
 // toldApart is how many copies for one destination tell, each in fields of its own, for which address
-// they are: so many times it takes the message. What is for more goes there as one body.
+// they are: so many times it takes the message. What is for more goes there as fewer bodies.
 const toldApart = 10
 
-// shareBodies leaves out what tells copies apart where there are too many of them for a destination.
+// shareBodies leaves out what tells copies apart where there are too many of them for a destination: to whom
+// they go at first, and for which address they came only where that is not enough. By the latter a loop is
+// seen that forks into so many copies, before they have become millions.
 func shareBodies(list []queue.Recipient) {
 	together := map[string][]*queue.Recipient{}
 	for i := range list {
@@ -74,13 +76,24 @@ func shareBodies(list []queue.Recipient) {
 		}
 	}
 	for _, copies := range together {
-		if len(copies) <= toldApart {
-			continue
-		}
-		for _, r := range copies {
-			r.Fields = strings.TrimPrefix(r.Fields, withoutSignature(r.Fields))
+		for _, name := range []string{"X-Forwarded-To", "Delivered-To"} {
+			if bodies(copies) <= toldApart {
+				break
+			}
+			for _, r := range copies {
+				r.Fields = without(name, r.Fields)
+			}
 		}
 	}
+}
+
+// bodies counts how many different ones copies for one destination are.
+func bodies(copies []*queue.Recipient) int {
+	different := map[string]bool{}
+	for _, r := range copies {
+		different[r.Fields] = true
+	}
+	return len(different)
 }
 
 // copyKey is equal for copies that would be the same message in the same mailbox.

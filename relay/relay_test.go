@@ -289,6 +289,35 @@ func TestManyCopiesForOneDestinationShareABody(t *testing.T) {
 	}
 }
 
+// A list whose members lead back to it would make as many copies again at each pass, and again; by the
+// address that the copies came for they are stopped at the third.
+func TestManyCopiesOfAListSayForWhichAddressTheyAre(t *testing.T) {
+	var members []string
+	for i := range toldApart + 1 {
+		members = append(members, fmt.Sprintf("u%d@mailbox.test", i))
+	}
+	h := build(t, "", map[string]string{"domains/example.test/aliases": "list: " + strings.Join(members, ", ") + "\n"})
+	msg := hello
+	for pass := range 3 {
+		e, body, err := h.deliver(stranger, "s@elsewhere.test", []string{"list@example.test"}, msg)
+		if pass == 2 {
+			if err == nil || !strings.HasPrefix(reply.From(err).String(), "554 5.4.6") {
+				t.Errorf("it goes on: %v", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range e.Recipients {
+			if r.Fields != e.Recipients[0].Fields {
+				t.Errorf("copies are told apart: %q", r.Fields)
+			}
+		}
+		msg = e.Recipients[0].Fields + body
+	}
+}
+
 func TestOneCopyPerMailbox(t *testing.T) {
 	h := build(t, "", exampleTest)
 	e, _, err := h.deliver(stranger, "s@elsewhere.test", []string{"shop@example.test", "me@example.test", "list@example.test"}, hello)

@@ -71,7 +71,7 @@ func (out *Outbound) rewrite(m *delivery.Message, w *queue.Work, r *queue.Recipi
 	if signature == "" && r.ReturnPath.Domain != name {
 		return errors.New(name + " has no DKIM key, and nothing else would show that the message is from it")
 	}
-	c.front = withoutSignature(r.Fields) + signature + c.front
+	c.front = without("DKIM-Signature", r.Fields) + signature + c.front // ours covers the author's From
 	m.Body, m.Size = c.open, w.Envelope.Size+c.growth()
 	return nil
 }
@@ -88,13 +88,13 @@ func fromOurs(h message.Header, author address.Address, name string) string {
 	return fields
 }
 
-// withoutSignature takes our signature out of the fields for one copy: it covers the author's From.
-func withoutSignature(fields string) string {
+// without takes the fields of a name out of those for one copy.
+func without(name, fields string) string {
 	h, err := message.ParseHeader([]byte(fields))
 	if err != nil {
-		return ""
+		return fields
 	}
-	_, rest := h.Split("DKIM-Signature")
+	_, rest := h.Split(name)
 	return string(rest)
 }
 
