@@ -72,7 +72,8 @@ func pour(body *bufio.Reader, pipes []*io.PipeWriter) {
 // which came later. It has a blank line even where there was none. Where the verifier is to see no folds
 // there are none.
 func (h *header) excerpt(t try) []byte {
-	var b []byte
+	_, octets := h.cost(t)
+	b := make([]byte, 0, octets+4)
 	for i, f := range h.fields {
 		if !t.needs(i, f) {
 			continue
@@ -94,15 +95,19 @@ func (t try) needs(i int, f field) bool {
 	return i == t.field || t.names[f.name] && validName(f.name) && !(f.name == signatureName && i < t.field)
 }
 
-// folding is how many octets the verifier moves to put the folded fields of an excerpt together.
-func (h *header) folding(t try) int {
-	n := 0
+// cost is how many octets the verifier moves to put the folded fields of an excerpt together, and how many
+// the excerpt has.
+func (h *header) cost(t try) (folding, octets int) {
 	for i, f := range h.fields {
-		if !t.relaxed && t.needs(i, f) {
-			n += len(f.raw) * (bytes.Count(f.raw, []byte("\n")) - 1) / 2
+		if !t.needs(i, f) {
+			continue
+		}
+		octets += len(f.raw)
+		if !t.relaxed {
+			folding += len(f.raw) * (bytes.Count(f.raw, []byte("\n")) - 1) / 2
 		}
 	}
-	return n
+	return folding, octets
 }
 
 // validName is the syntax of a field's name (RFC 5322 section 3.6.8).

@@ -22,6 +22,9 @@ const (
 	// maxFolding is how many octets the verifier may move to put folded fields together, which it does
 	// anew for each line, where c= has it see the folds: 260 KB in lines of one octet take it many seconds.
 	maxFolding = 64 << 20
+	// maxExcerpts is how many octets of the header all signatures together may sign. Each is held twice while DNS is
+	// asked, and whoever has that not answer has ten signatures of the largest header held in every session.
+	maxExcerpts = 2 * MaxHeader
 	// maxKeyRecord is the longest key record in octets. An RSA key of 4096 bits takes 750; one that
 	// fills a DNS answer would take seconds to compute with.
 	maxKeyRecord = 4096
@@ -133,14 +136,18 @@ func (e *endingReader) Read(p []byte) (int, error) {
 type try struct {
 	result  int             // its index in the results
 	field   int             // and in the fields of the header
-	names   map[string]bool // what its h= names
+	names   map[string]bool // what its h= names of what is there
 	relaxed bool            // the canonicalization of the header: folds do not matter
 }
 
 // signatures returns a result for each of the first signatures, and those that are worth a try. The
 // others have their verdict.
 func signatures(h *header) (results []Result, tries []try) {
-	work, folding := 0, 0
+	work, folding, octets := 0, 0, 0
+	there := map[string]bool{}
+	for _, f := range h.fields {
+		there[f.name] = true
+	}
 	for i, f := range h.fields {
 		if f.name != signatureName {
 			continue
@@ -152,9 +159,12 @@ func signatures(h *header) (results []Result, tries []try) {
 		c, _, _ := strings.Cut(f.tag("c"), "/")
 		t := try{result: len(results), field: i, names: make(map[string]bool), relaxed: c == "relaxed"}
 		for _, name := range r.Fields {
-			t.names[name] = true
+			if there[name] {
+				t.names[name] = true
+			}
 		}
-		more, moreFolding := len(r.Fields)*len(h.fields), h.folding(t)
+		more := len(r.Fields) * len(h.fields)
+		moreFolding, moreOctets := h.cost(t)
 		switch {
 		case !ascii(f.tag("h")):
 			// The verifier takes some of those letters for ASCII ones, and one field then for many.
@@ -163,8 +173,10 @@ func signatures(h *header) (results []Result, tries []try) {
 			r.Kind, r.Err = PermError, fmt.Errorf("h= has %d names for a header of %d fields, too many to check", len(r.Fields), len(h.fields))
 		case folding+moreFolding > maxFolding:
 			r.Kind, r.Err = PermError, errors.New("the signed fields are folded into too many lines to check")
+		case octets+moreOctets > maxExcerpts:
+			r.Kind, r.Err = PermError, errors.New("the signed fields are too many octets to check for so many signatures")
 		default:
-			work, folding = work+more, folding+moreFolding
+			work, folding, octets = work+more, folding+moreFolding, octets+moreOctets
 			tries = append(tries, t)
 		}
 		results = append(results, r)
