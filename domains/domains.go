@@ -104,6 +104,7 @@ type Store struct {
 	problems problem.List
 	warnings problem.List
 	applied  string // fingerprint of the files behind current
+	restless int    // looks in a row that found files changed, since the last load
 }
 
 // texts are the files of a domain that are in force, by name below the domain's folder.
@@ -144,6 +145,7 @@ func (s *Store) Reload() problem.List {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mark := fingerprint(s.opt.Dir)
+	s.restless = 0
 	l := &loader{opt: s.opt, good: s.good, oldKeys: s.keys, keys: map[keyText]*dkim.Key{}}
 	folders, err := l.folders()
 	before := s.current.Load()

@@ -49,7 +49,8 @@ type loader struct {
 	problems problem.List
 	warnings problem.List
 	changed  []string
-	unsure   bool // some file could not be read for a reason that may pass
+	unsure   bool          // some file could not be read for a reason that may pass
+	waited   time.Duration // for files that were being written
 }
 
 func (l *loader) complain(file, format string, args ...any) problem.Problem {
@@ -224,7 +225,7 @@ func (f *files) use(name string, parse parser) problem.List {
 // another complaint.
 func (f *files) read(name string) ([]byte, error) {
 	if !f.down {
-		text, err := readWritten(filepath.Join(f.dir, name))
+		text, err := f.readWritten(filepath.Join(f.dir, name), f.good[f.name][name])
 		f.failed(err)
 		return text, err
 	}
@@ -242,27 +243,38 @@ func (f *files) gone(name string) error {
 	return errors.New("the file is gone; its last version stays in force (to have it empty, make it empty)")
 }
 
-// writeTime is how long a program may be at writing a file before what it has not yet written counts
-// as left out.
-const writeTime = 100 * time.Millisecond
+const (
+	// writeTime is how long a program may be at writing a file before what it has not yet written counts
+	// as left out.
+	writeTime = 100 * time.Millisecond
+	// maxWaited is how long one load waits for all files that are being written.
+	maxWaited = time.Second
+)
 
-// readWritten is readFile that waits, for a second at most, while a file is being written: one that is
-// empty, or has no end of its last line, and was changed in this moment. Most programs make a file
-// empty before they write it, and a domain without aliases refuses its mail for good.
-func readWritten(name string) ([]byte, error) {
-	for range time.Second / writeTime {
-		info, err := os.Stat(name)
-		if err != nil {
-			break
-		}
+// readWritten is readFile that waits while a file is being written: one that was changed in this moment and
+// is empty or has no end of its last line, and one that is empty and was not when good was read. Most
+// programs make a file empty before they write it, and a domain without aliases refuses its mail for good.
+func (l *loader) readWritten(name string, good []byte) ([]byte, error) {
+	for again := false; ; again = true {
 		text, err := readFile(name)
-		age := time.Since(info.ModTime())
-		if err != nil || bytes.HasSuffix(text, []byte("\n")) || age < 0 || age >= writeTime {
+		if err != nil || bytes.HasSuffix(text, []byte("\n")) || l.waited >= maxWaited {
 			return text, err
 		}
+		// Looked at when it has been read: it may have become empty just before.
+		info, err := os.Stat(name)
+		if err != nil {
+			return readFile(name)
+		}
+		age := time.Since(info.ModTime())
+		if !again && len(text) == 0 && len(good) > 0 {
+			age = 0 // ext4 makes a file empty first and notes the time later
+		}
+		if age < 0 || age >= writeTime {
+			return text, nil
+		}
+		l.waited += writeTime - age
 		time.Sleep(writeTime - age)
 	}
-	return readFile(name)
 }
 
 // readFile reads a whole file. It does not wait for a pipe to be written to.

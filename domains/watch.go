@@ -16,6 +16,10 @@ import (
 // change is loaded, so it is in force within 3 seconds.
 const pollEvery = time.Second
 
+// maxRestless is how many looks in a row may find files changed before they are loaded as they are: nobody
+// writes one file for so long, and a file that never rests must not keep changes of others out.
+const maxRestless = 10
+
 // Watch loads changes until ctx ends. It polls: a look at a few hundred files takes less than a
 // millisecond, works on every file system, and needs no watch to be put back after a rename. A
 // file that is still being written is left alone until it has not changed between two looks.
@@ -32,14 +36,18 @@ func (s *Store) Watch(ctx context.Context) {
 	}
 }
 
-// look loads the files if they have changed and are now what they were at the last look. It
-// returns what they are.
+// look loads the files if they have changed and are now what they were at the last look, or have not
+// rested for many. It returns what they are.
 func (s *Store) look(seen string) (now string) {
 	now = fingerprint(s.opt.Dir)
 	s.mu.Lock()
-	applied := s.applied
+	changed := now != s.applied
+	if s.restless++; !changed || now == seen {
+		s.restless = 0
+	}
+	due := changed && (now == seen || s.restless >= maxRestless)
 	s.mu.Unlock()
-	if now != applied && now == seen {
+	if due {
 		s.Reload()
 	}
 	return now

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -78,6 +80,84 @@ func TestReloadWhileAFileIsBeingWritten(t *testing.T) {
 		}
 	}
 	t.Error("the empty file is in force each time")
+}
+
+// The file becomes empty just before it is read. A machine that stands still may read it like that now and then.
+func TestFileThatBecomesEmptyWhileItIsLookedAt(t *testing.T) {
+	h := newHost(t)
+	h.write("a.example/aliases", "x: y@else.example\n")
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for range 10 {
+			time.Sleep(writeTime + 20*time.Millisecond) // the last time is long ago then
+			h.write("a.example/aliases", "")
+			time.Sleep(time.Millisecond)
+			h.write("a.example/aliases", "x: y@else.example\n")
+		}
+	}()
+	for empty := 0; ; {
+		text, err := new(loader).readWritten(h.path("a.example/aliases"), []byte("x: y@else.example\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(text) == 0 {
+			empty++
+		}
+		select {
+		case <-written:
+			if empty > 10 {
+				t.Errorf("taken for empty %d times", empty)
+			}
+			return
+		default:
+		}
+	}
+}
+
+// However many files are being written for ever, a load waits for all of them together.
+func TestFilesThatAreWrittenForEverHoldUpNoLoad(t *testing.T) {
+	h := newHost(t)
+	h.write("a.example/users", "x")
+	read := make(chan struct{})
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for {
+			select {
+			case <-read:
+				return
+			case <-time.After(writeTime / 10):
+				os.Chtimes(h.path("a.example/users"), time.Time{}, time.Now())
+			}
+		}
+	})
+	l := &loader{}
+	for range 4 {
+		if text, err := l.readWritten(h.path("a.example/users"), nil); string(text) != "x" || err != nil {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+	close(read)
+	writing.Wait()
+	if l.waited > maxWaited+writeTime {
+		t.Errorf("it has waited %v", l.waited)
+	}
+}
+
+// A file that never rests keeps changes of others out for a while, and not for ever.
+func TestFileThatNeverRestsHoldsUpNobody(t *testing.T) {
+	h := newHost(t)
+	h.write("a.example/aliases", "x: y@else.example\n")
+	h.write("b.example/aliases", "x: y@else.example\n")
+	w := watch(h)
+	h.write("a.example/aliases", "x: z@else.example\n")
+	for n := range maxRestless {
+		h.write("b.example/aliases", strings.Repeat("# more\n", n))
+		w.look(1)
+	}
+	if got := leads(w.Store, "x@a.example"); got != "z@else.example" {
+		t.Errorf("after %d looks it leads to %q", maxRestless, got)
+	}
 }
 
 func TestHalfWrittenFileIsNotApplied(t *testing.T) {
