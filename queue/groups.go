@@ -60,6 +60,7 @@ type slots struct {
 	swept  time.Time
 	turn   int             // counts how often the scheduler has looked for work
 	paused map[string]bool // groups that may be paused, by name
+	asked  map[*group]bool // groups for which sessions wait
 }
 
 type group struct {
@@ -81,7 +82,7 @@ type group struct {
 func (s *slots) init(workers, perGroup int, now func() time.Time) {
 	s.workers, s.perGroup, s.now, s.free = workers, perGroup, now, workers
 	s.turn = 1 // that of groups of which nothing was asked is 0
-	s.groups, s.paused = map[string]*group{}, map[string]bool{}
+	s.groups, s.paused, s.asked = map[string]*group{}, map[string]bool{}, map[*group]bool{}
 }
 
 // look begins a turn of taking slots and returns how many are left in all.
@@ -163,6 +164,7 @@ func (s *slots) takeSoon(ctx context.Context, names []string) bool {
 		return !paused
 	}
 	g.sessions = append(g.sessions, given)
+	s.asked[g] = true
 	s.mu.Unlock()
 	select {
 	case <-given:
@@ -176,6 +178,9 @@ func (s *slots) takeSoon(ctx context.Context, names []string) bool {
 		return true // it was given in this moment
 	}
 	g.sessions = slices.Delete(g.sessions, i, i+1)
+	if len(g.sessions) == 0 {
+		delete(s.asked, g)
+	}
 	return false
 }
 
@@ -188,7 +193,21 @@ func (s *slots) serve(g *group) {
 		}
 		s.give(g)
 		close(g.sessions[0])
-		g.sessions = g.sessions[1:]
+		if g.sessions = g.sessions[1:]; len(g.sessions) == 0 {
+			delete(s.asked, g)
+		}
+	}
+}
+
+// serveRest gives sessions what the scheduler has left after a turn: slots that were given back in other
+// groups, and those that were left to queued mail that has gone.
+func (s *slots) serveRest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g := range s.asked {
+		if g.queued != s.turn { // else what there is came back since, and was shared then
+			s.serve(g)
+		}
 	}
 }
 

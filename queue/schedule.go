@@ -23,6 +23,7 @@ func (q *Queue) Run(ctx context.Context) {
 		}
 		last = now
 		work, next := q.store.Claim(now, q.slots.look(), q.slots.takeWaiting)
+		q.slots.serveRest()
 		for _, w := range work {
 			q.crew.work(w, func() {
 				// The last of these is first: when the scheduler looks again, the slot must be

@@ -3,9 +3,12 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // waitingSessions has n sessions ask for a slot in a group without any left, one after the other. Each
@@ -113,5 +116,180 @@ func TestNowAndThenSlowServerGetsMoreSlots(t *testing.T) {
 	}
 	if got := s.window("g"); got != 20 {
 		t.Errorf("%d slots", got)
+	}
+}
+
+// A crowd is sessions and queued mail that want slots, as the scheduler and Forward ask for them.
+type crowd struct {
+	*slots
+	now     *time.Time
+	running []running
+	asking  []*asking
+	queued  map[string]int // recipients that wait, by group
+}
+
+type running struct {
+	name  string
+	round int
+}
+
+// An asking is a session that waits for a slot.
+type asking struct {
+	name string
+	stop context.CancelFunc
+	got  chan bool
+}
+
+func (c *crowd) begin(name string) {
+	c.running = append(c.running, running{name, c.round(name)})
+}
+
+// ask has a session ask for a slot.
+func (c *crowd) ask(name string) {
+	ctx, stop := context.WithCancel(context.Background())
+	a := &asking{name, stop, make(chan bool, 1)}
+	c.asking = append(c.asking, a)
+	go func() { a.got <- c.takeSoon(ctx, []string{name}) }()
+}
+
+// turn is what the scheduler does when it looks.
+func (c *crowd) turn() {
+	if left := c.look(); left > 0 {
+		for _, name := range crowdNames {
+			for c.queued[name] > 0 && left > 0 && c.takeWaiting(name, c.queued[name]) {
+				c.queued[name]--
+				left--
+				c.begin(name)
+			}
+		}
+	}
+	c.serveRest()
+}
+
+// end ends an attempt.
+func (c *crowd) end(i int, o Outcome) {
+	r := c.running[i]
+	c.running = slices.Delete(c.running, i, i+1)
+	c.heed(r.name, experience{r.round, time.Second, []Outcome{o}})
+	c.release(r.name)
+}
+
+// settle waits until sessions have what they get.
+func (c *crowd) settle() {
+	synctest.Wait()
+	c.asking = slices.DeleteFunc(c.asking, func(a *asking) bool {
+		select {
+		case got := <-a.got:
+			if a.stop(); got {
+				c.begin(a.name)
+			}
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+func (c *crowd) giveUp() {
+	for _, a := range c.asking {
+		a.stop()
+	}
+}
+
+// check looks at what must always hold. before is how many slots groups had.
+func (c *crowd) check(t *rapid.T, before map[string]int) {
+	used := map[string]int{}
+	for _, r := range c.running {
+		used[r.name]++
+	}
+	waiting := map[string]int{}
+	for _, a := range c.asking {
+		waiting[a.name]++
+	}
+	if c.free+len(c.running) != c.workers {
+		t.Fatalf("%d slots of %d are free and %d are used", c.free, c.workers, len(c.running))
+	}
+	for name, g := range c.groups {
+		if g.used != used[name] || len(g.sessions) != waiting[name] || c.asked[g] != (waiting[name] > 0) {
+			t.Fatalf("%s has %d slots for %d attempts, and %d of %d sessions wait", name, g.used, used[name], len(g.sessions), waiting[name])
+		}
+		if g.used > before[name] && g.used > int(g.window) {
+			t.Fatalf("%s has got slot %d of %v", name, g.used, g.window)
+		}
+	}
+	if len(c.asked) > len(c.groups) {
+		t.Fatal("a group that is forgotten is waited for")
+	}
+}
+
+var crowdNames = []string{"a", "b", "c"}
+
+// Slots are neither lost nor made by sessions that wait and give up, no group gets more than its window,
+// and when the scheduler has looked nobody waits for a slot that is there.
+func TestTurnsProperty(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for range 20 {
+			rapid.Check(struct{ rapid.TB }{t}, checkTurns) // a *testing.T would be asked for its deadline
+		}
+	})
+}
+
+func checkTurns(t *rapid.T) {
+	s, now := newSlots(rapid.IntRange(1, 12).Draw(t, "workers"), rapid.IntRange(1, 8).Draw(t, "perGroup"))
+	c := &crowd{slots: s, now: now, queued: map[string]int{}}
+	defer c.giveUp()
+	name, before := rapid.SampledFrom(crowdNames), map[string]int{}
+	one := func(n int, what string) int { return rapid.IntRange(0, n-1).Draw(t, what) }
+	outcomes := rapid.SampledFrom([]Outcome{taken, taken, strained, later, {State: Waiting, Stop: time.Minute}})
+	t.Repeat(map[string]func(*rapid.T){
+		"session":   func(t *rapid.T) { c.ask(name.Draw(t, "group")) },
+		"mail":      func(t *rapid.T) { c.queued[name.Draw(t, "group")] += rapid.IntRange(1, 100).Draw(t, "recipients") },
+		"mail gone": func(t *rapid.T) { c.queued[name.Draw(t, "group")] = 0 },
+		"turn": func(t *rapid.T) {
+			c.turn()
+			c.settle()
+			for _, a := range c.asking {
+				if g := c.groups[a.name]; c.hasRoom(g) && !g.isPaused(*now) {
+					t.Fatalf("a session waits for a slot of %s, which has %d of %v, while %d of all are free", a.name, g.used, g.window, c.free)
+				}
+			}
+		},
+		"give up": func(t *rapid.T) {
+			if len(c.asking) > 0 {
+				c.asking[one(len(c.asking), "who")].stop()
+			}
+		},
+		"end": func(t *rapid.T) {
+			if len(c.running) > 0 {
+				c.end(one(len(c.running), "which"), outcomes.Draw(t, "outcome"))
+			}
+		},
+		"give up as it ends": func(t *rapid.T) {
+			if len(c.running) > 0 && len(c.asking) > 0 {
+				who, which, outcome := one(len(c.asking), "who"), one(len(c.running), "which"), outcomes.Draw(t, "outcome")
+				c.asking[who].stop()
+				c.end(which, outcome)
+			}
+		},
+		"clock": func(t *rapid.T) {
+			*now = now.Add(time.Duration(rapid.IntRange(0, 90).Draw(t, "seconds")) * time.Second)
+		},
+		"": func(t *rapid.T) {
+			c.settle()
+			c.check(t, before)
+			clear(before)
+			for _, r := range c.running {
+				before[r.name]++
+			}
+		},
+	})
+	c.giveUp()
+	c.settle()
+	for len(c.running) > 0 {
+		c.end(0, taken)
+	}
+	c.check(t, nil)
+	if c.free != c.workers || len(c.asked) > 0 {
+		t.Fatalf("at the end %d of %d slots are free", c.free, c.workers)
 	}
 }
