@@ -3,6 +3,7 @@ package sendmail
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -154,6 +155,19 @@ func TestOneUserDoesNotFillTheDropFolder(t *testing.T) {
 	h.look(d, 2, 10)
 	if got := h.messages()[1]; !strings.HasPrefix(got, " to me@example.test: ") || !strings.Contains(got, "552 5.2.2 More mail of yours waits than the 10000 messages and 1024 MiB") {
 		t.Errorf("told: %q", got)
+	}
+
+	h, d = shut(t)
+	d.mostFiles = 1
+	var log strings.Builder
+	d.opt.Log = slog.New(slog.NewTextHandler(&log, nil))
+	for _, name := range []string{".a/x", ".b/x"} { // folders that are not empty
+		if err := os.MkdirAll(filepath.Join(dropIn(h.dir), name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h.look(d, 0, 2); log.String() != "" {
+		t.Errorf("every look says %s", log.String())
 	}
 
 	h, d = shut(t)

@@ -45,7 +45,9 @@ func (d *Door) stays(ctx context.Context, path string, info fs.FileInfo) {
 		l.bytes += info.Size()
 		return
 	}
-	if err := os.Remove(path); err != nil {
+	if err := os.Remove(path); err != nil && info.IsDir() {
+		return // it is not empty, and would be told of at every look
+	} else if err != nil {
 		d.opt.Log.Error("a file of a user who has left too many stays in the drop folder", "uid", uid, "error", err.Error())
 		return
 	}
