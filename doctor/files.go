@@ -32,7 +32,7 @@ func CheckFiles(stateDir string, places []rights.Place) []Finding {
 			continue
 		}
 		if secrets++; known && !readable(info, uid, gid) {
-			list = append(list, finding(Fail, "file "+p.Path, "relayd runs as user %d and cannot read this %s", uid, p.What).do("chown %d %s", uid, p.Path))
+			list = append(list, finding(Fail, "file "+p.Path, "relayd runs as user %d and cannot read this %s", uid, p.What).do("chown %d %s", uid, p.Word()))
 		}
 	}
 	if len(list) == 0 {

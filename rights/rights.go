@@ -108,7 +108,21 @@ func (p Place) Fault(info fs.FileInfo) (Fault, bool) {
 	case info.IsDir():
 		able = "look into"
 	}
-	return Fault{p.Path, fmt.Sprintf("everybody on this machine can %s this %s (mode %04o)", able, p.What, mode), "chmod " + mend + " " + p.Path}, true
+	return Fault{p.Path, fmt.Sprintf("everybody on this machine can %s this %s (mode %04o)", able, p.What, mode), "chmod " + mend + " " + p.Word()}, true
+}
+
+// Word is the path as one word of a shell: who may make folders, as the relay's user may, chooses their names,
+// and root is to copy the commands.
+func (p Place) Word() string {
+	if !strings.ContainsFunc(p.Path, special) {
+		return p.Path
+	}
+	return "'" + strings.ReplaceAll(p.Path, "'", `'\''`) + "'"
+}
+
+// special reports whether a character may mean something to a shell.
+func special(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("/._-+@", c)
 }
 
 // Problem is f with what to do about it.

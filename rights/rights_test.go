@@ -121,6 +121,18 @@ func TestWhatEverybodyCanReadOrChangeIsToldOf(t *testing.T) {
 	}
 }
 
+// A folder's name is one word of the command, whatever somebody has called it.
+func TestCommandForAHostileName(t *testing.T) {
+	for name, want := range map[string]string{
+		"/d/a-b_c.example": "/d/a-b_c.example", "/d/a; reboot": "'/d/a; reboot'", "/d/$(reboot)": "'/d/$(reboot)'", "/d/'`reboot`": `'/d/'\''` + "`reboot`'",
+		"/d/é": "'/d/é'", "/d/x\nreboot": "'/d/x\nreboot'",
+	} {
+		if got := (Place{Path: name}).Word(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // A key of the DNS provider that stands in the settings makes these a secret.
 func TestSettingsWithASecret(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "relayd.toml")
