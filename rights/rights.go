@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"relayd/config"
@@ -39,11 +40,11 @@ func Places(c *config.Config) []Place {
 	for _, file := range c.SecretFiles() {
 		list = append(list, Place{file, "password", true})
 	}
-	for _, dir := range below(c.DomainsDir()) {
+	for _, dir := range folders(c.DomainsDir()) {
 		list = append(list, ofDomain(dir)...)
 	}
 	for _, certs := range []string{c.CertsDir(), c.ACMEDir()} {
-		for _, dir := range below(certs) {
+		for _, dir := range folders(certs) {
 			list = append(list, Place{dir, "folder of a certificate", false},
 				Place{filepath.Join(dir, "fullchain.pem"), "certificate", false}, Place{filepath.Join(dir, "privkey.pem"), "private key", true})
 		}
@@ -78,6 +79,14 @@ func below(dir string) []string {
 		}
 	}
 	return list
+}
+
+// folders are below without what is surely no folder, such as the README beside certbot's.
+func folders(dir string) []string {
+	return slices.DeleteFunc(below(dir), func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && !info.IsDir()
+	})
 }
 
 // A Fault is a place that is open to everybody.

@@ -121,6 +121,21 @@ func TestWhatEverybodyCanReadOrChangeIsToldOf(t *testing.T) {
 	}
 }
 
+// A file beside the folders of domains or certificates, as certbot makes one, has nothing in it that could be
+// looked at.
+func TestFileBesideFolders(t *testing.T) {
+	c := newSite(t)
+	want := len(Places(c))
+	for _, dir := range []string{c.DomainsDir(), c.CertsDir(), c.ACMEDir()} {
+		if err := os.WriteFile(filepath.Join(dir, "README"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(Places(c)); got != want {
+		t.Errorf("%d places, want %d", got, want)
+	}
+}
+
 // A folder's name is one word of the command, whatever somebody has called it.
 func TestCommandForAHostileName(t *testing.T) {
 	for name, want := range map[string]string{
