@@ -39,7 +39,8 @@ func (in *Inbound) authenticate(ctx context.Context, tx *Transaction, m *message
 // none of ours, DNS is left alone.
 func (in *Inbound) check(ctx context.Context, tx *Transaction, m *message.Message) error {
 	own, author := in.ownFrom(ctx, tx, m.Header)
-	if own == "" && tx.everyMode(config.DMARCOff) {
+	mode := tx.mode(tx.accepted[0])
+	if own == "" && mode == config.DMARCOff {
 		return nil
 	}
 	began := in.Now()
@@ -53,7 +54,7 @@ func (in *Inbound) check(ctx context.Context, tx *Transaction, m *message.Messag
 	if own == config.OwnFromRefuse && !tx.proven() {
 		return ownRefusal(v, author)
 	}
-	return tx.disposition()
+	return v.Disposition(mailauth.Mode(mode))
 }
 
 // ownFrom is the setting own_from that an author is judged by who is one of ours, or would be taken
@@ -156,7 +157,8 @@ func settingsOf(d *domains.Domain) *config.Domain {
 	return d.Settings
 }
 
-// mode is what the domain that a recipient was written to in does about DMARC.
+// mode is what the domain that a recipient was written to in does about DMARC. It is the same for all
+// recipients of a transaction.
 func (tx *Transaction) mode(a accepted) string {
 	d := a.domain
 	if d == nil { // an SRS address leads out of it
@@ -165,27 +167,15 @@ func (tx *Transaction) mode(a accepted) string {
 	return settingsOf(d).DMARC
 }
 
-func (tx *Transaction) everyMode(mode string) bool {
-	for _, a := range tx.accepted {
-		if tx.mode(a) != mode {
-			return false
-		}
+// sameMode has a recipient wait for a transaction of its own if its domain judges mail in another way
+// than that of those before. There is one answer for all of them: a refusal would take the message from
+// those who asked to be sent everything, and the opposite would let whoever names one of these get
+// a forgery, signed by us, to all others.
+func (tx *Transaction) sameMode(a accepted) error {
+	if tx.Client.Submission || len(tx.accepted) == 0 || tx.mode(a) == tx.mode(tx.accepted[0]) {
+		return nil
 	}
-	return true
-}
-
-// disposition is the refusal of a message that nobody here wants. A mode is each domain's own, but
-// the answer is one for all recipients. So a message is refused only if the domains of all of them
-// refuse it; else those get it too whose domain would not have it, marked as what it is, since a
-// refusal would take it from those whose domain asks to be sent everything.
-func (tx *Transaction) disposition() error {
-	var refusal error
-	for _, a := range tx.accepted {
-		if refusal = tx.verdict.Disposition(mailauth.Mode(tx.mode(a))); refusal == nil {
-			return nil
-		}
-	}
-	return refusal
+	return reply.New(452, "4.5.3", "Please send to <%s> in a message of its own, for mail to %s is checked in another way than that to the recipients before", a.Address, a.Address.Domain)
 }
 
 // clientName is what reverse DNS calls the client, if that leads back to it.

@@ -106,6 +106,9 @@ func (in *Inbound) Recipient(ctx context.Context, tx *Transaction, r Recipient) 
 	if where.catchAll && !tx.Client.Submission && !in.limits.mayTry(tx.Client.IP, r.Address, in.Config.Limits.CatchallAddresses) {
 		return reply.New(450, "4.2.1", "You have tried too many different addresses of this server within the hour, please try <%s> later", r.Address)
 	}
+	if err := tx.sameMode(accepted{Recipient: r, destination: where}); err != nil {
+		return err
+	}
 	tx.accepted = append(tx.accepted, accepted{Recipient: r, destination: where})
 	return nil
 }
