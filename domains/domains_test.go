@@ -181,6 +181,30 @@ var broken = map[string][2]string{
 	fileSettings: {"\nsufix = 1\n", "a.example/domain.toml:2"},
 }
 
+// A domain that was in force without a file stays in force without it while a new one is broken, also
+// after a restart; the file counts once it is right.
+func TestNewBrokenFileInADomainInForce(t *testing.T) {
+	for file, broken := range map[string]string{"users": "no user\n", "domain.toml": "sufix = 1\n"} {
+		h := newHost(t)
+		h.write("a.example/aliases", "x: y@else.example\n")
+		s := h.open()
+		h.write("a.example/"+file, broken)
+		if list := s.Reload(); len(list) != 1 || !strings.HasSuffix(list[0].File, file) {
+			t.Errorf("%s: %v", file, list)
+		}
+		h.wantLeads(s, "x@a.example", "y@else.example")
+		s = h.open()
+		h.wantLeads(s, "x@a.example", "y@else.example")
+		h.write("a.example/users", "me:"+userHash+"\n")
+		h.write("a.example/domain.toml", "suffix_separators = \"-\"\n")
+		s.Reload()
+		h.wantLeads(s, "x-1@a.example", "y@else.example")
+		if d := s.Current().Get("a.example"); len(d.Users.All()) != 1 {
+			t.Errorf("%s: %d users after the mend", file, len(d.Users.All()))
+		}
+	}
+}
+
 func TestBrokenFileWithoutACopy(t *testing.T) {
 	for name, b := range broken {
 		t.Run(name, func(t *testing.T) {

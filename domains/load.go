@@ -182,9 +182,15 @@ type files struct {
 // parser parses a text as a file, or returns what is wrong with it and changes nothing.
 type parser func(file string, text []byte) error
 
-// need uses a file that the domain cannot do without.
+// need uses a file that the domain cannot do without. A broken one that is new, in a domain that was in
+// force without it, is left out.
 func (f *files) need(name string, parse parser) {
-	f.domain.Broken = append(f.domain.Broken, f.use(name, parse)...)
+	problems := f.use(name, parse)
+	_, had := f.good[f.name][name]
+	if len(problems) > 0 && !had && f.known(f.name) && parse(filepath.Join(f.dir, name), nil) == nil {
+		return
+	}
+	f.domain.Broken = append(f.domain.Broken, problems...)
 }
 
 // use puts a file in force, or its last good text where that cannot be done. A file that is
