@@ -1,6 +1,7 @@
 package rights
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -23,7 +24,7 @@ func newSite(t *testing.T) *config.Config {
 		"etc/domains/a.example/users": "", "etc/domains/a.example/aliases": "", "etc/domains/a.example/domain.toml": "", "etc/domains/a.example/dkim/s.pem": "",
 		"etc/certs/b/privkey.pem": "", "etc/certs/b/fullchain.pem": "",
 		"state/control.sock": "", "state/queue/log/1.log": "", "state/lastgood/a.example/users": "", "state/srs-secrets": "",
-		"state/certs/account.json": "", "state/certs/.c~1/privkey.pem": "", "state/certs/.c~1/fullchain.pem": "",
+		"state/certs/account.json": "", "state/certs/state.json": "", "state/certs/.c~1/privkey.pem": "", "state/certs/.c~1/fullchain.pem": "",
 	}
 	for name, text := range files {
 		file := filepath.Join(root, name)
@@ -54,6 +55,16 @@ func newSite(t *testing.T) *config.Config {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// TestNoPlaceIsBelowAFile: the checkup told of files that ACME keeps beside its certificates as if they
+// were folders that it may not look into.
+func TestNoPlaceIsBelowAFile(t *testing.T) {
+	for _, p := range Places(newSite(t)) {
+		if _, err := os.Stat(p.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	}
 }
 
 func TestWhatEverybodyCanReadOrChangeIsToldOf(t *testing.T) {
