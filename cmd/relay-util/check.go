@@ -263,7 +263,7 @@ func readChain(file string) []*x509.Certificate {
 func dialable(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if ip, bad := netip.ParseAddr(host); err == nil && (bad != nil || ip.IsUnspecified()) {
-		return net.JoinHostPort("localhost", port)
+		return net.JoinHostPort("127.0.0.1", port)
 	}
 	return address
 }
