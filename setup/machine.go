@@ -165,11 +165,14 @@ var unitDirs = []string{"/etc/systemd/system", "/usr/lib/systemd/system", "/lib/
 
 const unitName = "relayd.service"
 
-// unit is where the unit is, or "".
-func unit(root string) string {
+// sockets are the units that an admin may have added. A connection to one starts relayd.
+var sockets = []string{"relayd-smtp.socket", "relayd-submission.socket", "relayd-submissions.socket"}
+
+// unit is where a unit is, or "".
+func unit(root, name string) string {
 	for _, dir := range unitDirs {
-		if exists(filepath.Join(root, dir, unitName)) {
-			return filepath.Join(dir, unitName)
+		if exists(filepath.Join(root, dir, name)) {
+			return filepath.Join(dir, name)
 		}
 	}
 	return ""
@@ -189,7 +192,7 @@ func (p *Plan) systemd(ctx context.Context) error {
 	if !p.opt.World.Booted && !image {
 		return nil
 	}
-	file := unit(p.opt.Root)
+	file := unit(p.opt.Root, unitName)
 	if file == "" {
 		file = filepath.Join(unitDirs[0], unitName)
 		p.add(file, func(context.Context) error { return p.writeUnit(file) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"relayd/config"
 )
@@ -33,18 +34,30 @@ type Removal struct {
 // NewRemoval finds out what is there.
 func NewRemoval(opt RemovalOptions) *Removal {
 	r := &Removal{opt: opt}
-	if unit(opt.Root) != "" && opt.World.Booted {
-		r.add(unitName+", stopped and disabled", func(ctx context.Context) error {
-			return opt.World.Run(ctx, "systemctl", "disable", "--now", unitName)
+	var units []string
+	for _, name := range append(sockets, unitName) {
+		if unit(opt.Root, name) != "" {
+			units = append(units, name)
+		}
+	}
+	if len(units) > 0 && opt.World.Booted {
+		r.add(strings.Join(units, ", ")+", stopped and disabled", func(ctx context.Context) error {
+			return opt.World.Run(ctx, "systemctl", append([]string{"disable", "--now"}, units...)...)
 		})
 	}
 	if opt.Purge {
 		r.add("the mail in the queue", r.emptied)
 	}
-	for _, file := range []string{wanted, filepath.Join(unitDirs[0], unitName+".d"), filepath.Join(unitDirs[0], unitName)} {
+	for _, file := range []string{wanted, filepath.Join(unitDirs[0], unitName+".d")} {
 		r.remove(file)
 	}
-	if file := unit(opt.Root); file != "" && filepath.Dir(file) != unitDirs[0] {
+	for _, name := range units {
+		r.remove(filepath.Join(unitDirs[0], name))
+	}
+	if len(units) > 0 && opt.World.Booted {
+		r.add("what systemd remembers of it", func(ctx context.Context) error { return opt.World.Run(ctx, "systemctl", "daemon-reload") })
+	}
+	if file := unit(opt.Root, unitName); file != "" && filepath.Dir(file) != unitDirs[0] {
 		r.Stays = append(r.Stays, file+", of a package: apt remove relayd")
 	}
 	r.folders()

@@ -41,6 +41,25 @@ func TestRemoval(t *testing.T) {
 	}
 }
 
+// TestRemovalOfSockets: systemd would hold the ports on, and start relayd at the next connection.
+func TestRemovalOfSockets(t *testing.T) {
+	s := newServer(t, true).withDomain()
+	s.setUp()
+	for _, name := range []string{"/etc/systemd/system/relayd-smtp.socket", "/lib/systemd/system/relayd-submission.socket"} {
+		s.write(name, "")
+	}
+	s.ran = nil
+	if err := s.removal(0, false, RemovalOptions{}).Run(context.Background(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"systemctl disable --now relayd-smtp.socket relayd-submission.socket relayd.service", "systemctl daemon-reload"}; !slices.Equal(s.ran, want) {
+		t.Errorf("%q, want %q", s.ran, want)
+	}
+	if exists(filepath.Join(s.opt.Root, "/etc/systemd/system/relayd-smtp.socket")) || !exists(filepath.Join(s.opt.Root, "/lib/systemd/system/relayd-submission.socket")) {
+		t.Error("what the admin added stays, or what the package brought goes")
+	}
+}
+
 // Mail is never removed unless somebody says so.
 func TestPurge(t *testing.T) {
 	s := newServer(t, true).withDomain()

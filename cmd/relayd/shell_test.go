@@ -17,7 +17,7 @@ var started = map[string][]string{
 	"cmd/relay-util/trace.go": {`exec.CommandContext(ctx, "journalctl"`},
 	"delivery/pipe.go":        {"exec.CommandContext(ctx, argv[0]"}, // of an alias, where allow_pipe is set
 	"setup/machine.go":        {`World.Run(ctx, "useradd"`},
-	"setup/removal.go":        {`World.Run(ctx, "systemctl"`},
+	"setup/removal.go":        {`World.Run(ctx, "systemctl"`, `World.Run(ctx, "systemctl"`},
 	"setup/unit.go":           {`run(ctx, "systemctl"`, `run(ctx, "systemctl"`, `run(ctx, "systemctl"`, `run(ctx, "systemctl"`},
 }
 
