@@ -231,6 +231,9 @@ func (t *tool) uninstall() *cobra.Command {
 		if err := t.underRoot(c, &opt.Root); err != nil {
 			return err
 		}
+		if *yes && opt.Root == "" && os.Geteuid() != 0 {
+			return fmt.Errorf("taking relayd off a machine: %w", fs.ErrPermission) // systemctl's own error says nothing of sudo
+		}
 		opt.World, opt.Waiting = t.machine(opt.Root), func(ctx context.Context) (int, bool, error) { return waiting(ctx, opt.Root) }
 		return t.runUninstall(ctx, setup.NewRemoval(opt), *yes)
 	})
