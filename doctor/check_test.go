@@ -419,8 +419,8 @@ func TestDaemon(t *testing.T) {
 	for i, want := range []struct {
 		status Status
 		text   string
-	}{{OK, "it runs"}, {Fail, "users:3: no hash"}, {Warn, "look"}, {Fail, "has failed: disk"}, {Fail, "queue-check"}, {Warn, "held: 2"}, {Warn, "30h"}} {
-		if i >= len(list) || list[i].Status != want.status || !strings.Contains(list[i].Text+list[i].Do, want.text) {
+	}{{OK, "it runs"}, {Fail, "file users:3: no hash"}, {Warn, "file x: look"}, {Fail, "has failed: disk"}, {Fail, "queue-check"}, {Warn, "held: 2"}, {Warn, "30h"}} {
+		if i >= len(list) || list[i].Status != want.status || !strings.Contains(list[i].Subject+": "+list[i].Text+list[i].Do, want.text) {
 			t.Errorf("%d: %s", i, listing(list))
 		}
 	}

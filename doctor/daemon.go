@@ -3,9 +3,11 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"relayd/control"
+	"relayd/problem"
 )
 
 // queueOld is when mail in the queue is worth a word.
@@ -15,12 +17,18 @@ const queueOld = 4 * time.Hour
 func (d *Doctor) CheckDaemon(s control.Status) []Finding {
 	list := []Finding{finding(OK, "relayd", "it runs, version %s", s.Version)}
 	for _, p := range s.Problems {
-		list = append(list, finding(Fail, "file "+p.File, "%s", p))
+		list = append(list, ofFile(Fail, p))
 	}
 	for _, p := range s.Warnings {
-		list = append(list, finding(Warn, "file "+p.File, "%s", p))
+		list = append(list, ofFile(Warn, p))
 	}
 	return append(list, d.judgeQueue(s)...)
+}
+
+// ofFile names the file, and the line in it, once.
+func ofFile(status Status, p problem.Problem) Finding {
+	place := strings.TrimSuffix(problem.At(p.File, p.Line, "").String(), ": ")
+	return finding(status, "file "+place, "%s", p.Reason)
 }
 
 func (d *Doctor) judgeQueue(s control.Status) []Finding {

@@ -184,6 +184,10 @@ func (r *setupReport) printTrouble(t *tool) {
 		if f.Status == doctor.Fail {
 			word = t.red("FAIL")
 		}
-		t.say("%-4s  %s: %s → %s", word, f.Subject, oneLine(f.Text), oneLine(f.Do))
+		todo := ""
+		if f.Do != "" {
+			todo = " → " + f.Do
+		}
+		t.say("%-4s  %s: %s", word, f.Subject, oneLine(f.Text+todo))
 	}
 }
