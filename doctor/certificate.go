@@ -94,7 +94,8 @@ func (d *Doctor) JudgeChain(subject string, chain []*x509.Certificate, hostname 
 		return finding(Fail, subject, "it is for %s, and not for %s", strings.Join(leaf.DNSNames, ", "), hostname).
 			do("get one for the name that clients type in, %s", hostname)
 	case unknown && leaf.Issuer.String() == leaf.Subject.String():
-		return finding(Fail, subject, "it is self-signed, so Gmail and mail programs refuse it").do("get one from a public authority, for instance with certbot")
+		return finding(Fail, subject, "it is self-signed, so Gmail and mail programs refuse it").
+			do("where relayd orders one, relay-util status says what is in the way; else get one from a public authority, for instance with certbot")
 	case unknown && len(chain) == 1:
 		return finding(Fail, subject, "its chain is not complete: the certificate of %s is missing", leaf.Issuer.CommonName).
 			do("put the whole chain into fullchain.pem, as certbot's fullchain.pem has it")
