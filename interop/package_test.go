@@ -58,12 +58,14 @@ func TestPackage(t *testing.T) {
 	m.queued(id)
 	d.stop()
 
+	m.must("mkdir", "-p", "/etc/systemd/system/sockets.target.wants")
+	m.must("ln", "-s", "/lib/systemd/system/relayd-smtp.socket", "/etc/systemd/system/sockets.target.wants/relayd-smtp.socket") // as by systemctl enable
 	m.dpkg("-r", "relayd")
 	m.must("test", "-e", "/etc/relayd/relayd.toml")
 	if out := m.dpkg("-P", "relayd"); !strings.Contains(out, "the queue stays") {
 		t.Errorf("the purge does not say what it leaves:\n%s", out)
 	}
-	m.must("sh", "-c", "test ! -e /etc/relayd && test $(ls /var/lib/relayd) = queue")
+	m.must("sh", "-c", "test ! -e /etc/relayd && test $(ls /var/lib/relayd) = queue && test -z \"$(find /etc/systemd -name 'relayd*')\"")
 	m.dpkg("-i", newer)
 	m.setUp()
 	m.start("2.0.0")
