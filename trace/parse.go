@@ -8,9 +8,13 @@ import (
 	"time"
 )
 
-// Parse reads one line of relayd's log in either of its formats. It returns false for any other line.
+// Parse reads one line of relayd's log in either of its formats, or as journalctl shows it with
+// --output=short-unix. It returns false for any other line.
 func Parse(line string) (Event, bool) {
 	fields := parseJSON(line)
+	if fields == nil {
+		fields = parseJournal(line)
+	}
 	if fields == nil {
 		fields = parseText(line)
 	}
@@ -41,15 +45,38 @@ func parseJSON(line string) map[string]string {
 	return fields
 }
 
-// parseText reads what slog.TextHandler writes: pairs of which either side is quoted as Go does
-// where it would not be clear otherwise. It returns what stands before the first mistake.
+// parseJournal reads "SECONDS.MICROSECONDS HOST relayd[PID]: level=…", in which the time is the
+// journal's. It returns nil for other lines.
+func parseJournal(line string) map[string]string {
+	head, text, ok := strings.Cut(line, "]: ") // the first: what follows may be anybody's text
+	if !ok || !strings.HasPrefix(text, "level=") {
+		return nil
+	}
+	head, _, _ = strings.Cut(head, " ")
+	whole, fraction, _ := strings.Cut(head, ".")
+	seconds, err := strconv.ParseUint(whole, 10, 40)
+	micros, err2 := strconv.ParseUint(fraction, 10, 20)
+	if err != nil || err2 != nil {
+		return nil
+	}
+	fields := parsePairs(text)
+	fields["time"] = time.Unix(int64(seconds), int64(micros)*1000).UTC().Format(time.RFC3339Nano)
+	return fields
+}
+
 func parseText(line string) map[string]string {
-	fields := map[string]string{}
 	start := strings.Index(line, "time=")
 	if start < 0 {
-		return fields
+		return nil
 	}
-	for rest := line[start:]; rest != ""; rest = strings.TrimPrefix(rest, " ") {
+	return parsePairs(line[start:])
+}
+
+// parsePairs reads what slog.TextHandler writes: pairs of which either side is quoted as Go does
+// where it would not be clear otherwise. It returns what stands before the first mistake.
+func parsePairs(text string) map[string]string {
+	fields := map[string]string{}
+	for rest := text; rest != ""; rest = strings.TrimPrefix(rest, " ") {
 		var key, value string
 		var ok bool
 		if key, rest, ok = word(rest, "="); !ok || !strings.HasPrefix(rest, "=") {

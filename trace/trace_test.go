@@ -131,6 +131,12 @@ func TestBothFormatsAreReadAsTheyWereWritten(t *testing.T) {
 			if !ok || e.What != "happened" || !reflect.DeepEqual(e.Fields, want) {
 				t.Fatalf("%q is read as %+v, want %v", out.String(), e, want)
 			}
+			if _, untimed, _ := strings.Cut(out.String(), " "); !json {
+				line := "1000000000.000123 mx.example relayd[77]: " + strings.TrimRight(untimed, "\n")
+				if e, ok = Parse(line); !ok || e.At.UnixMicro() != 1e15+123 || e.What != "happened" || !reflect.DeepEqual(e.Fields, want) {
+					t.Fatalf("%q is read as %+v, want %v", line, e, want)
+				}
+			}
 		}
 	})
 }
@@ -139,6 +145,7 @@ func FuzzParse(f *testing.F) {
 	for _, line := range []string{
 		`time=2026-06-01T12:00:00Z level=INFO msg=a id=AAAAAAAA to="<\"x y\"@z>"`, `{"time":"2026-06-01T12:00:00Z","msg":"a","list":["x",1,null,{}]}`,
 		`time= "=" "`, `{"time":`, `x time=2026-06-01T12:00:00Z msg="`,
+		`1780315200.000001 mx relayd[7]: level=INFO msg=a id=AAAAAAAA`, `1780315200.1 mx relayd[7]: time=2026-06-01T12:00:00Z msg="x]: level=INFO msg=b"`,
 	} {
 		f.Add(line)
 	}

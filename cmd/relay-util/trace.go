@@ -152,7 +152,7 @@ func spool(in io.Reader) (*os.File, error) {
 
 // journal reads the log of relayd's unit from systemd's journal.
 func journal(ctx context.Context, since time.Time) (io.ReadCloser, error) {
-	cmd := exec.CommandContext(ctx, "journalctl", "--unit=relayd", "--output=cat", "--no-pager", "--quiet", "--since="+since.Local().Format("2006-01-02 15:04:05"))
+	cmd := exec.CommandContext(ctx, "journalctl", "--unit=relayd", "--output=short-unix", "--no-pager", "--quiet", "--since="+since.Local().Format("2006-01-02 15:04:05"))
 	said := &bytes.Buffer{}
 	cmd.Stderr = said
 	out, err := cmd.StdoutPipe()

@@ -91,7 +91,7 @@ func TestTraceFromTheJournal(t *testing.T) {
 		t.Errorf("from the journal: %q", out)
 	}
 	asked, _ := os.ReadFile(filepath.Join(s.dir, "asked"))
-	if !strings.HasPrefix(string(asked), "--unit=relayd --output=cat --no-pager --quiet --since="+time.Now().Add(-48*time.Hour).Format("2006-01-02 ")) {
+	if !strings.HasPrefix(string(asked), "--unit=relayd --output=short-unix --no-pager --quiet --since="+time.Now().Add(-48*time.Hour).Format("2006-01-02 ")) {
 		t.Errorf("journalctl is asked %q", asked)
 	}
 	s.write("bin/journalctl", "#!/bin/sh\necho no such file >&2\nexit 1\n")
