@@ -58,8 +58,10 @@ func TestPackage(t *testing.T) {
 	m.queued(id)
 	d.stop()
 
-	m.must("mkdir", "-p", "/etc/systemd/system/sockets.target.wants")
-	m.must("ln", "-s", "/lib/systemd/system/relayd-smtp.socket", "/etc/systemd/system/sockets.target.wants/relayd-smtp.socket") // as by systemctl enable
+	for _, by := range []string{"sockets.target", "relayd.service"} { // as by systemctl enable
+		m.must("mkdir", "-p", "/etc/systemd/system/"+by+".wants")
+		m.must("ln", "-s", "/lib/systemd/system/relayd-smtp.socket", "/etc/systemd/system/"+by+".wants/relayd-smtp.socket")
+	}
 	m.dpkg("-r", "relayd")
 	m.must("test", "-e", "/etc/relayd/relayd.toml")
 	if out := m.dpkg("-P", "relayd"); !strings.Contains(out, "the queue stays") {

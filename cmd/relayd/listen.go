@@ -84,7 +84,7 @@ func listenAll(conf config.Listen) ([]listener, error) {
 func listen(addr string, inherited map[string][]net.Listener) ([]net.Listener, error) {
 	if name, ok := strings.CutPrefix(addr, "systemd:"); ok {
 		if len(inherited[name]) == 0 {
-			return nil, fmt.Errorf("systemd handed over no socket named %q: set FileDescriptorName=%s in the .socket unit", name, name)
+			return nil, fmt.Errorf("systemd handed over no socket named %q: start its .socket unit, and see that FileDescriptorName=%s is in it", name, name)
 		}
 		return inherited[name], nil
 	}
