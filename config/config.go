@@ -247,9 +247,15 @@ func Parse(file string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-func parse(file string, data []byte) (*Config, *document) {
+// At is Default for the file of that name, whatever stands in it.
+func At(file string) *Config {
 	c := Default()
 	c.file = file
+	return c
+}
+
+func parse(file string, data []byte) (*Config, *document) {
+	c := At(file)
 	doc := read(file, data, schema{
 		settings:  c.settings(),
 		other:     DefaultDomain().settings(),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -326,10 +325,8 @@ func (d *daemon) Reload() problem.List {
 
 // checkFiles reads the domains and certificates for -check.
 func checkFiles(conf *config.Config) (problems, warnings problem.List) {
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	d := domains.Open(domains.Options{
-		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: quiet,
-	})
+	quiet := slog.New(slog.DiscardHandler)
+	d := readDomains(conf)
 	store, certProblems := newCerts(conf, quiet)
 	warnings = append(d.Warnings(), relay.CheckPostmaster(conf, d.Current())...)
 	warnings = append(warnings, relay.CheckSRSDomain(conf, d.Current())...)
@@ -340,6 +337,21 @@ func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 	}
 	warnings = append(warnings, rights.Check(conf)...)
 	return append(append(d.Problems(), certProblems...), checkACME(conf)...), warnings
+}
+
+// readDomains reads the domains without changing anything.
+func readDomains(conf *config.Config) *domains.Store {
+	return domains.Open(domains.Options{
+		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "",
+		Log: slog.New(slog.DiscardHandler),
+	})
+}
+
+// checkDomains is what can be said of the other files beside settings that are broken. Pipes may be
+// allowed there.
+func checkDomains(conf *config.Config) problem.List {
+	conf.Aliases.AllowPipe = true
+	return readDomains(conf).Problems()
 }
 
 // checkLogins warns where users cannot log in for lack of a certificate.

@@ -91,6 +91,9 @@ func checkAll(file string, stdout io.Writer) int {
 	conf, err := config.Load(file)
 	if err != nil {
 		fmt.Fprintln(stdout, err)
+		for _, p := range checkDomains(config.At(file)) {
+			fmt.Fprintln(stdout, p)
+		}
 		return exitConfig
 	}
 	problems, warnings := checkFiles(conf)

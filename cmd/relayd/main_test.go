@@ -38,7 +38,7 @@ func TestExitCodes(t *testing.T) {
 	const toml = "hostname = \"mx.example.test\"\npostmaster = \"me@elsewhere.test\"\n"
 	good := files(t, map[string]string{"relayd.toml": toml, "domains/example.test/aliases": "*: me@elsewhere.test\n"})
 	typo := files(t, map[string]string{"relayd.toml": toml, "domains/example.test/aliases": "# fine\nme you@elsewhere.test\n"})
-	broken := files(t, map[string]string{"relayd.toml": "hostname = \"mx.example.test\"\n[limits]\nrecipents = 5\n"})
+	broken := files(t, map[string]string{"relayd.toml": "hostname = \"mx.example.test\"\n[limits]\nrecipents = 5\n", "domains/example.test/aliases": "me you\n"})
 	elsewhere := files(t, map[string]string{"relayd.toml": toml + "forward.srs_domain = \"srs.example.test\"\n",
 		"domains/example.test/domain.toml": "[send_as]\nbob = [\"x@elsewhere.test\"]\n"})
 	unnamed := files(t, map[string]string{"relayd.toml": "# nothing\n"})
@@ -56,6 +56,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"-check", "-c", elsewhere}, 0, elsewhere + ":3: srs_domain: srs.example.test is not hosted here"},
 		{[]string{"-check", "-c", elsewhere}, 0, "domain.toml:2: send_as: there is no user bob"},
 		{[]string{"-check", "-c", broken}, 78, broken + ":3: "},
+		{[]string{"-check", "-c", broken}, 78, "domains/example.test/aliases:1: "},
 		{[]string{"-check", "-c", unnamed}, 78, "hostname"},
 		{[]string{"-check", "-c", "/nonexistent/relayd.toml"}, 78, "/nonexistent/relayd.toml"},
 		{[]string{"-c", broken}, 78, "recipients"}, // the key that was meant
