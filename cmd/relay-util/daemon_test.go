@@ -24,17 +24,17 @@ import (
 
 // A fakeDaemon has a queue of envelopes and writes down what it is told to do.
 type fakeDaemon struct {
-	envelopes    []*queue.Envelope
-	problems     problem.List
-	health       control.Health
-	acme         []control.ACME
-	groups       []queue.GroupStatus
-	destinations []control.Destination
-	bans         []control.Ban
-	report       queue.Report
-	damaged      string         // the ID of a message that cannot be read
-	sent         []follow.Event // what follows from sending; nil: it is refused
-	done         []string
+	envelopes          []*queue.Envelope
+	problems, warnings problem.List
+	health             control.Health
+	acme               []control.ACME
+	groups             []queue.GroupStatus
+	destinations       []control.Destination
+	bans               []control.Ban
+	report             queue.Report
+	damaged            string         // the ID of a message that cannot be read
+	sent               []follow.Event // what follows from sending; nil: it is refused
+	done               []string
 }
 
 func (f *fakeDaemon) Status() control.Status {
@@ -52,7 +52,7 @@ func (f *fakeDaemon) Status() control.Status {
 		Certs:    []control.Certificate{{Names: []string{"mx.example.com"}, Expires: time.Now().Add(100 * time.Hour), SelfSigned: true}},
 		ACME:     f.acme,
 		Problems: f.problems,
-		Warnings: problem.List{problem.At("x", 0, "look here")},
+		Warnings: append(problem.List{problem.At("x", 0, "look here")}, f.warnings...),
 	}
 }
 
@@ -233,6 +233,11 @@ func TestStatusAndReload(t *testing.T) {
 	if out, _ := s.run(0, "reload --json"); out != "[]\n" {
 		t.Errorf("reload: %q", out)
 	}
+	s.warnings = problem.List{problem.At("/etc/relayd/relayd.toml", 0, "restart it"), problem.At("/x/users", 0, "open")}
+	if out, _ := s.run(0, "reload"); out != "/etc/relayd/relayd.toml: restart it\n" {
+		t.Errorf("reload: %q", out)
+	}
+	s.warnings = nil
 	s.problems = problem.List{problem.At("/x/users", 3, "wrong"), problem.At("/x/aliases", 1, "wrong, too")}
 	if out, _ := s.run(1, "reload"); out != "/x/users:3: wrong\n/x/aliases:1: wrong, too\n" {
 		t.Errorf("reload: %q", out)

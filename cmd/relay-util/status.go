@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -178,6 +179,25 @@ func (t *tool) printProblems(title string, list problem.List) {
 	}
 }
 
+// sayInForce says that all files are in force, or which settings are not before a restart.
+func (t *tool) sayInForce(ctx context.Context, client *control.Client) error {
+	status, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	all := true
+	for _, w := range status.Warnings {
+		if filepath.Base(w.File) == filepath.Base(t.configFile) { // each may have come to it by another way
+			t.say("%s", w)
+			all = false
+		}
+	}
+	if all {
+		t.say("all files are in force")
+	}
+	return nil
+}
+
 func (t *tool) reload() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "reload",
@@ -195,7 +215,7 @@ func (t *tool) reload() *cobra.Command {
 				return err
 			}
 		case len(problems) == 0:
-			t.say("all files are in force")
+			return t.sayInForce(ctx, client)
 		default:
 			t.say("%s", problems)
 		}

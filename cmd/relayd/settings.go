@@ -60,9 +60,14 @@ func (s *settings) look() problem.List {
 	} else if !reflect.DeepEqual(conf, s.conf) {
 		s.warnings = problem.List{problem.At(file, 0, "the settings have changed since relayd was started: restart it to have them in force")}
 	}
-	for _, p := range append(slices.Clone(s.problems), s.warnings...) {
+	for _, p := range s.problems {
 		if !slices.Contains(before, p) {
 			s.log.Error("file not in force", "file", p.File, "line", p.Line, "reason", p.Reason)
+		}
+	}
+	for _, p := range s.warnings {
+		if !slices.Contains(before, p) {
+			s.log.Warn("file not in force", "file", p.File, "reason", p.Reason)
 		}
 	}
 	return slices.Clone(s.problems)
