@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -160,8 +159,10 @@ func (t *tool) printDomains(list []control.DomainStatus) error {
 
 func (t *tool) domainRemove() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "domain-remove DOMAIN",
-		Short:   "Host a domain no longer: remove its folder with users, aliases and keys, for good.",
+		Use:   "domain-remove DOMAIN",
+		Short: "Host a domain no longer: remove its folder with users, aliases and keys.",
+		Long: `Host a domain no longer: remove its folder with users, aliases and keys. On a terminal it asks first. Where nobody
+can be asked, and --yes is not given, the folder is only put aside, under a name that begins with a dot.`,
 		Example: "relay-util domain-remove example.org --yes",
 	}
 	yes := c.Flags().Bool("yes", false, "do not ask")
@@ -175,6 +176,14 @@ func (t *tool) domainRemove() *cobra.Command {
 			return err
 		}
 		dir := p.folders[name]
+		if _, ok := t.terminal(); !ok && !*yes {
+			aside, err := putAside(dir)
+			if err != nil {
+				return err
+			}
+			t.nudge(p, dir)
+			return t.did("domain", name, "removed "+name+"; its files are in "+aside+" until you delete them")
+		}
 		if !*yes {
 			if err := t.confirm(fmt.Sprintf("This removes %s with all users, aliases and keys of %s.", dir, name)); err != nil {
 				return err
@@ -190,17 +199,27 @@ func (t *tool) domainRemove() *cobra.Command {
 
 // removeFolder takes the name away first: a daemon never sees half of a domain.
 func removeFolder(dir string) error {
-	around := filepath.Dir(dir)
-	if err := links.Check(around); err != nil {
-		return err
-	}
-	grave, err := os.MkdirTemp(around, ".removed.*")
+	aside, err := putAside(dir)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(dir, filepath.Join(grave, filepath.Base(dir))); err != nil {
-		os.Remove(grave)
-		return err
+	return os.RemoveAll(filepath.Dir(aside))
+}
+
+// putAside moves a folder to where the daemon does not look, and returns its new name.
+func putAside(dir string) (aside string, err error) {
+	around := filepath.Dir(dir)
+	if err := links.Check(around); err != nil {
+		return "", err
 	}
-	return errors.Join(syncFolder(around), os.RemoveAll(grave))
+	grave, err := os.MkdirTemp(around, ".removed.*")
+	if err != nil {
+		return "", err
+	}
+	aside = filepath.Join(grave, filepath.Base(dir))
+	if err := os.Rename(dir, aside); err != nil {
+		os.Remove(grave)
+		return "", err
+	}
+	return aside, syncFolder(around)
 }
