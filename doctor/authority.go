@@ -34,15 +34,19 @@ type nameserver struct {
 
 func (s nameserver) String() string { return fmt.Sprintf("%s (%s)", s.name, s.ip) }
 
-// zoneOf finds the zone that a name is in by walking up to where NS records stand.
+// zoneOf finds the zone that a name is in by walking up to where NS records stand. Where there are none,
+// as inside of a network that has names of its own, the resolver's word counts.
 func (d *Doctor) zoneOf(ctx context.Context, name string) *zone {
-	for n := bare(name); strings.Contains(n, "."); {
+	top := bare(name)
+	for n := top; strings.Contains(n, "."); {
 		if z := d.zoneAt(ctx, n); z != nil {
 			return z
 		}
+		top = n
 		_, n, _ = strings.Cut(n, ".")
 	}
-	return &zone{name: name, err: errors.New("no zone was found for it: is the domain registered, and delegated to name servers?")}
+	f := finding(Warn, "name servers of "+top, "no NS records were found: the resolver was asked, which may know more than the world does")
+	return &zone{name: top, closed: true, trouble: []Finding{f.do("see that the domain is registered, and delegated to name servers")}}
 }
 
 // zoneAt is the zone that begins at a name, nil if none does there. It is looked for once.

@@ -171,6 +171,22 @@ func TestBehindAClosedPort(t *testing.T) {
 	}
 }
 
+// So it is in a network with names of its own, where nobody is asked for a zone.
+func TestNamesWithoutAZone(t *testing.T) {
+	w := newWorld(t)
+	var rest []string
+	for line := range strings.Lines(theZone(w.site) + elsewhere) {
+		if !strings.Contains(line, " NS ") && !strings.Contains(line, "SOA") {
+			rest = append(rest, line)
+		}
+	}
+	w.resolver.Set(strings.Join(rest, ""))
+	list := w.doctor.CheckRecords(t.Context(), w.site)
+	if f := named(list, "name servers of example.org"); !OKAll(list) || f.Status != Warn || !strings.Contains(f.Text, "no NS records") {
+		t.Errorf("%s", listing(list))
+	}
+}
+
 // A server that does not say that it is authoritative is one that others ask in vain.
 func TestServerWithoutAuthority(t *testing.T) {
 	w := newWorld(t)
