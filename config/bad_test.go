@@ -46,7 +46,7 @@ func TestBad(t *testing.T) {
 		{host + "[acme]\ndns = 5", "f:3: acme.dns: must be a table, not a number"},
 
 		// impossible values
-		{"", `f: hostname is missing: write the full name of this server at the top, like hostname = "mx.example.com"`},
+		{"", `f:1: hostname is missing: write the full name of this server at the top, like hostname = "mx.example.com"`},
 		{"hostname = \"\"", `f:1: hostname: is empty: write the full name of this server, like "mx.example.com"`},
 		{"hostname = \"localhost\"", `f:1: hostname: "localhost" is not a full domain name: write one like "mx.example.com"`},
 		{"hostname = \"192.0.2.1\"", `f:1: hostname: "192.0.2.1" is an IP address or a number: write a domain name`},
@@ -138,7 +138,7 @@ func TestBad(t *testing.T) {
 
 		// all of it, in the order of the lines, and nothing that only follows from another problem
 		{"[outbound]\npassword_file = \"pw\"\nsmarthost = \"ftp://h\"\n[acme]\nenabled = 1\n[queue]\nlifetime = \"0s\"\ndelay_warning = \"1h\"\n",
-			"f: hostname is missing: write the full name of this server at the top, like hostname = \"mx.example.com\"\n" +
+			"f:1: hostname is missing: write the full name of this server at the top, like hostname = \"mx.example.com\"\n" +
 				"f:3: outbound.smarthost: must begin with submission://, submissions:// or smtp://\n" +
 				"f:5: acme.enabled: must be true or false, without quotes, not a number\n" +
 				"f:7: queue.lifetime: must be between 1s and 720h, not 0s"},

@@ -164,7 +164,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		{"large.toml", strings.Repeat("#\n", MaxFile), "FILE: the file is larger than 1MB"},
 		{"latin1.toml", "# \n# caf\xe9\n", "FILE:2: the file is not UTF-8 from here on: save it as UTF-8"},
 		{"utf16.toml", "\xff\xfeh\x00", "FILE:1: the file is not UTF-8 from here on: save it as UTF-8"},
-		{"empty.toml", " \n", `FILE: hostname is missing: write the full name of this server at the top, like hostname = "mx.example.com"`},
+		{"empty.toml", " \n", `FILE:1: hostname is missing: write the full name of this server at the top, like hostname = "mx.example.com"`},
 	} {
 		file := filepath.Join(dir, tt.name)
 		if tt.name != "missing.toml" {

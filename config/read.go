@@ -62,7 +62,11 @@ func (d *document) complaints(name string) complaints {
 }
 
 func (d *document) complain(key toml.Key, format string, args ...any) {
-	d.problems = append(d.problems, problem.At(d.file, d.lines.of(key), format, args...))
+	d.complainAt(d.lines.of(key), format, args...)
+}
+
+func (d *document) complainAt(line int, format string, args ...any) {
+	d.problems = append(d.problems, problem.At(d.file, line, format, args...))
 }
 
 // sound reports whether the setting is in the file and nothing is wrong with it.

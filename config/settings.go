@@ -87,7 +87,7 @@ func (c *Config) settings() []setting {
 // crossCheck judges what no setting shows alone.
 func (c *Config) crossCheck(doc *document) {
 	if _, given := doc.given["hostname"]; !given {
-		doc.complain(nil, `hostname is missing: write the full name of this server at the top, like hostname = "mx.example.com"`)
+		doc.complainAt(1, `hostname is missing: write the full name of this server at the top, like hostname = "mx.example.com"`)
 	}
 	c.checkListen(doc)
 	c.checkSmarthost(doc)

@@ -87,7 +87,7 @@ func (f *files) addKey(file string, text []byte) error {
 	if key == nil {
 		var err error
 		if key, err = dkim.ParseKey(f.name, id.selector, text); err != nil {
-			return err
+			return problem.At(file, 1, "%v", err)
 		}
 	}
 	if slices.ContainsFunc(f.domain.Keys, func(k *dkim.Key) bool { return k.Selector == key.Selector }) {

@@ -32,21 +32,21 @@ func TestKeyRotation(t *testing.T) {
 		},
 		"a broken key": {
 			{"good", add("s1.pem", pem1()), "s1", nil},
-			{"broken", add("s1.pem", "x"), "s1", []string{"s1.pem: no PEM"}},
+			{"broken", add("s1.pem", "x"), "s1", []string{"s1.pem:1: no PEM"}},
 			{"replaced", add("s1.pem", pem2()), "s1", nil},
 			{"a broken one beside it", add("s2.pem", pem1()[:50]), "s1", []string{"s2.pem"}},
 			{"mended", add("s2.pem", pem1()), "s1 s2", nil},
 		},
 		"a broken key replaces the last good one": {
 			{"good", add("s1.pem", pem1()), "s1", nil},
-			{"broken", func(h *host) { h.remove("a.example/dkim/s1.pem"); add("s2.pem", "x")(h) }, "s1", []string{"s1.pem: the last key is gone", "s2.pem: no PEM"}},
+			{"broken", func(h *host) { h.remove("a.example/dkim/s1.pem"); add("s2.pem", "x")(h) }, "s1", []string{"s1.pem: the last key is gone", "s2.pem:1: no PEM"}},
 			{"mended", add("s2.pem", pem2()), "s2", nil},
 		},
 		"never good": {
-			{"broken from the start", add("s1.pem", "x"), "451", []string{"s1.pem: no PEM"}},
-			{"a good one beside it", add("s2.pem", pem2()), "451", []string{"s1.pem: no PEM"}},
+			{"broken from the start", add("s1.pem", "x"), "451", []string{"s1.pem:1: no PEM"}},
+			{"a good one beside it", add("s2.pem", pem2()), "451", []string{"s1.pem:1: no PEM"}},
 			{"only the good one", remove("dkim/s1.pem"), "s2", nil},
-			{"broken again", add("s1.pem", "x"), "s2", []string{"s1.pem: no PEM"}},
+			{"broken again", add("s1.pem", "x"), "s2", []string{"s1.pem:1: no PEM"}},
 		},
 		"the folder is none": {
 			{"a file", func(h *host) { h.write("a.example/dkim", "") }, "451", []string{"dkim: the folder of the keys"}},

@@ -122,6 +122,9 @@ func (t *Table) len() int {
 // cannot stand there. It is narrower than a mailbox: the name becomes a field of a line, and in
 // Dovecot, which reads the same file, the name of a folder.
 func CheckName(local string) (string, error) {
+	if strings.Contains(local, "@") {
+		return "", fmt.Errorf("%q: write only the name, without the @ and what follows, for the domain is that of the folder", local)
+	}
 	if err := address.CheckLocal(local); err != nil {
 		return "", err
 	}

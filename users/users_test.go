@@ -79,7 +79,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		{"no name", ":" + hash4, "nothing before the @"},
 		{"slash", "../bob:" + hash4, "plain name"},
 		{"slash inside", "a/b:" + hash4, "slash"},
-		{"a whole address", "bob@example.org:" + hash4, "'@'"},
+		{"a whole address", "bob@example.org:" + hash4, "write only the name, without the @"},
 		{"a space", "bob smith:" + hash4, "plain name"},
 		{"two dots", "a..b:" + hash4, "plain name"},
 		{"mark before the name", "!bob:" + hash4, "before the hash"},
