@@ -94,7 +94,7 @@ func (s *session) unfit(m *Message) *reply.Reply {
 		return reply.New(552, "5.3.4", "The message has %d bytes, and %s takes no more than %d", m.Size, s.peer, most)
 	}
 	if m.needsUTF8() && !s.offers("SMTPUTF8") {
-		return reply.New(550, "5.6.7", "%s takes no addresses and header fields with letters beyond ASCII (SMTPUTF8)", s.peer)
+		return reply.New(550, "5.6.7", "The next server takes no addresses and header fields with letters beyond ASCII (SMTPUTF8)")
 	}
 	return nil
 }

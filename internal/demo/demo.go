@@ -179,14 +179,25 @@ Copy one of these into another terminal:
      swaks --server 127.0.0.1:%s --from stranger@elsewhere.test --to anything@%s
 
   3. look at the queue
-     go run ./cmd/relay-util -c %s/relayd.toml queue-list
+     %s -c %s/relayd.toml queue-list
 
 The first one is being done for you now. Ctrl-C ends it all and leaves nothing behind.
 
 `, domain, mailbox, user, domain, p.password, port, tlsPort, mxPort, p.dir,
 		port, user, domain, p.password, user, domain, outside,
 		port, user, domain, p.password, user, domain, outside, user, domain,
-		mxPort, domain, p.dir)
+		mxPort, domain, tool(), p.dir)
+}
+
+// tool is how relay-util is called: from beside relayd, or else from its source.
+func tool() string {
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "relay-util")
+		if info, err := os.Stat(beside); err == nil && !info.IsDir() {
+			return beside
+		}
+	}
+	return "go run ./cmd/relay-util"
 }
 
 // submitOne does what the first command says.
