@@ -14,7 +14,7 @@ import (
 
 // Why From found no single author.
 var (
-	ErrNoFrom   = errors.New("the message has no From field")
+	ErrNoFrom   = errors.New("the message has no From field, which must name its author")
 	ErrManyFrom = errors.New("the message must have exactly one From address")
 )
 

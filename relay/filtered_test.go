@@ -35,7 +35,7 @@ func TestListedClient(t *testing.T) {
 		want   string
 	}{
 		{stranger, "shop@example.test", refusal},
-		{stranger, "nobody@strict.test", "550 5.1.1 There is no address <nobody@strict.test> here"},
+		{stranger, "nobody@strict.test", "550 5.1.1 There is no address <nobody@strict.test> here, please check it for typing errors"},
 		{stranger, "Postmaster@example.test", ""},
 		{stranger, "abuse@example.test", ""},
 		{&elsewhere, "shop@example.test", ""},

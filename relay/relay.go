@@ -65,7 +65,7 @@ func NewInbound(opt Options, q *queue.Queue) *Inbound {
 var (
 	errUnavailable = reply.New(451, "4.3.0", "Mail for this domain cannot be taken at the moment, please try again later")
 	errNoRelay     = "Mail for %s is not taken here: this server relays for its own users only, who must log in on port 587 or 465"
-	errUnknown     = "There is no address <%s> here"
+	errUnknown     = "There is no address <%s> here, please check it for typing errors"
 )
 
 // Mail judges the reverse-path. That of a user must be one that the user may use, or "<>"; that
