@@ -158,6 +158,7 @@ func Merge(want string, policies ...string) string {
 		for _, term := range strings.Fields(policy)[1:] {
 			lower := strings.ToLower(term)
 			switch {
+			case term == "+": // a slip, and no term
 			case strings.TrimLeft(lower, "+-~?") == "all":
 				// Ours counts only where they have none, and nobody keeps one that lets everybody.
 				if i > 0 && (all == "" || milder(lower, all)) && lower != "all" && lower != "+all" {

@@ -168,9 +168,10 @@ func item(text string, plain, angle span) (span, bool) {
 	if one.start < 0 || one.end < one.start {
 		return span{}, false
 	}
-	inner := text[one.start:one.end]
-	one.start += len(inner) - len(strings.TrimLeft(inner, " \t\r\n"))
-	one.end = one.start + len(strings.TrimSpace(inner))
+	const space = " \t\r\n"
+	inner := strings.TrimLeft(text[one.start:one.end], space)
+	one.start = one.end - len(inner)
+	one.end = one.start + len(strings.TrimRight(inner, space))
 	return one, true
 }
 

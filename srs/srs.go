@@ -205,8 +205,8 @@ func rewrittenBy(sender address.Address) (hop, inner string, ok bool) {
 	if inner == "" || strings.IndexByte(separators, inner[0]) < 0 {
 		return "", "", false
 	}
-	hop, err := address.Domain(hop)
-	return hop, inner, err == nil
+	first, err := address.FromPath("SRS0"+inner+"@"+hop, true)
+	return first.Domain, inner, err == nil // else there is nowhere for it to come back to
 }
 
 // fits reports whether a keeps to the sizes of RFC 5321 section 4.5.3.1. The local part is
