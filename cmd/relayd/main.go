@@ -60,6 +60,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case *check:
 		return checkAll(*file, stdout)
 	}
+	defer carryBallast()()
 	return serve(ctx, *file, stderr)
 }
 
