@@ -56,6 +56,7 @@ func (c *relaxedBody) Write(p []byte) (int, error) {
 			c.text([]byte{'\r'})
 		}
 	}
+	p = p[c.asItIs(p):]
 	for len(p) > 0 {
 		i := bytes.IndexByte(p, '\n')
 		if i < 0 {
@@ -73,6 +74,37 @@ func (c *relaxedBody) Write(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// asItIs takes the lines at the beginning of a piece if all that end in it are in relaxed form already, as in
+// most pieces, and returns their length.
+func (c *relaxedBody) asItIs(p []byte) int {
+	whole := p[:bytes.LastIndexByte(p, '\n')+1]
+	if c.space || bytes.IndexByte(whole, '\t') >= 0 || bytes.Contains(whole, twoSpaces) || bytes.Contains(whole, spaceCR) {
+		return 0
+	}
+	for rest := whole; len(rest) > 0; {
+		i := bytes.IndexByte(rest, '\n')
+		if i == 0 || rest[i-1] != '\r' {
+			return 0
+		}
+		rest = rest[i+1:]
+	}
+	text, lines := whole, 0
+	for bytes.HasSuffix(text, crlfs[:2]) {
+		text = text[:len(text)-2]
+		lines++
+	}
+	if len(text) > 0 {
+		c.endLines()
+		c.flush()
+		c.hash.Write(text)
+		c.some = true
+	}
+	c.lines += lines
+	return len(whole)
+}
+
+var twoSpaces, spaceCR = []byte("  "), []byte(" \r")
 
 // close ends the body and puts its rest into the hash.
 func (c *relaxedBody) close() {
