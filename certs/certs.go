@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"relayd/problem"
+	"relayd/tasks"
 )
 
 // Options are the settings of a Store.
@@ -148,16 +149,7 @@ func (s *Store) selfSigned(now time.Time) (*entry, error) {
 
 // Watch reloads at every interval until ctx ends. The caller owns the goroutine that it runs in.
 func (s *Store) Watch(ctx context.Context, every time.Duration) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.Reload()
-		}
-	}
+	tasks.Every(ctx, every, func() { s.Reload() })
 }
 
 // Problems returns what was wrong at the last reload.

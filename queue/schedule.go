@@ -3,11 +3,12 @@ package queue
 import (
 	"context"
 	"maps"
-	"relayd/tasks"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
+
+	"relayd/tasks"
 )
 
 // Run makes attempts until ctx ends. Those under way then have Grace to come to their end, for
