@@ -28,7 +28,8 @@ import (
 //     answered in one packet;
 //   - all deadlines are set here; those that go-smtp sets are ignored.
 //
-// go-smtp drives a gate from one goroutine. Only drain and abort may be called from others.
+// go-smtp drives a gate from one goroutine. Only drain, abort, unusedSince and makeRoom may be called from
+// others.
 type gate struct {
 	srv    *Server
 	raw    net.Conn
@@ -52,12 +53,15 @@ type gate struct {
 	mailBegan time.Time // of the transaction
 	recipient bool      // at least one RCPT accepted
 	authed    bool
-	begun     bool // the greeting is on its way
-	linger    bool // the close follows an error reply that the client must get to read
+	begun     bool      // the greeting is on its way
+	linger    bool      // the close follows an error reply that the client must get to read
+	useful    time.Time // when the last message was taken, or the connection
 
-	mu       sync.Mutex // guards idle and draining
-	idle     bool       // waiting for a command with no transaction open
-	draining bool
+	mu       sync.Mutex // guards what follows
+	idle     bool       // waiting for a client that has no transaction open
+	unused   time.Time  // useful, while waiting for a command of a client that is not logged in; else zero
+	draining bool       // to be closed when idle
+	unwanted bool       // to be closed when unused
 }
 
 type mode int
@@ -69,7 +73,7 @@ const (
 )
 
 func newGate(srv *Server, raw net.Conn) *gate {
-	g := &gate{srv: srv, raw: raw, conn: raw}
+	g := &gate{srv: srv, raw: raw, conn: raw, useful: time.Now()}
 	g.in = bufio.NewReaderSize(networkReader{g}, 4096)
 	return g
 }
@@ -91,19 +95,33 @@ func (r networkReader) Read(p []byte) (int, error) {
 	if err := g.conn.SetReadDeadline(g.readDeadline()); err != nil {
 		return 0, err
 	}
-	g.setIdle(g.mode == commands && !g.inMail)
+	g.await(g.mode == commands && !g.inMail)
 	n, err := g.conn.Read(p)
-	g.setIdle(false)
+	g.resume()
 	return n, err
 }
 
-// setIdle marks the wait that a shutdown may cut short. A drain that came before it is honoured
+// await marks a wait for the client that others may cut short. What was asked for before it is honoured
 // by a deadline that has passed.
-func (g *gate) setIdle(idle bool) {
+func (g *gate) await(idle bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.idle = idle
-	if idle && g.draining {
+	if g.mode != data && !g.authed {
+		g.unused = g.useful
+	}
+	g.cutShort()
+}
+
+func (g *gate) resume() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.idle, g.unused = false, time.Time{}
+}
+
+// cutShort ends the wait for the client if it may end. The caller holds mu.
+func (g *gate) cutShort() {
+	if g.draining && g.idle || g.unwanted && !g.unused.IsZero() {
 		g.conn.SetReadDeadline(time.Now())
 	}
 }
@@ -113,9 +131,36 @@ func (g *gate) drain() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.draining = true
-	if g.idle {
-		g.conn.SetReadDeadline(time.Now())
+	g.cutShort()
+}
+
+// unusedSince is since when the client has brought nothing, while a command of it is awaited and it is not
+// logged in; else the zero Time. Safe to call at any time.
+func (g *gate) unusedSince() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.unwanted {
+		return time.Time{}
 	}
+	return g.unused
+}
+
+// makeRoom ends the connection if it is unused. Safe to call at any time.
+func (g *gate) makeRoom() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.unused.IsZero() {
+		return false
+	}
+	g.unwanted = true
+	g.cutShort()
+	return true
+}
+
+func (g *gate) isUnwanted() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.unwanted
 }
 
 func (g *gate) isDraining() bool {
@@ -230,6 +275,10 @@ func (g *gate) lineError(err error) {
 		g.refuse(reply.New(500, "5.5.6", "That line is too long"))
 	case err == errLineEnd:
 		g.refuse(reply.New(500, "5.5.2", "Lines must end with CR LF (openssl s_client wants -crlf)"))
+	case g.isUnwanted():
+		g.say(reply.New(421, "4.7.0", "%s has too many connections and needs this one for others, please try again", g.srv.opt.Hostname))
+		g.srv.log.Info("connection closed", "client", g.raw.RemoteAddr().String(), "reason", "others need it")
+		g.fail(errClosed)
 	case g.isDraining():
 		g.say(reply.New(421, "4.3.2", "%s is shutting down, please try again in a minute", g.srv.opt.Hostname))
 		g.fail(errClosed)
@@ -299,7 +348,11 @@ func (g *gate) flush() error {
 	if err := g.handshake(); err != nil {
 		return err
 	}
-	if err := g.conn.SetWriteDeadline(time.Now().Add(g.srv.opt.Limits.WriteTimeout)); err != nil {
+	patience := g.srv.opt.Limits.WriteTimeout
+	if g.isUnwanted() {
+		patience = g.srv.opt.Limits.Linger
+	}
+	if err := g.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	_, err := g.conn.Write(g.out)
@@ -354,7 +407,10 @@ func (g *gate) startTLS() error {
 		return err
 	}
 	tc := tls.Server(g.raw, g.srv.opt.TLS)
-	if err := tc.Handshake(); err != nil {
+	g.await(true)
+	err := tc.Handshake()
+	g.resume()
+	if err != nil {
 		g.srv.log.Info("TLS handshake failed", "client", g.raw.RemoteAddr().String(), "error", err.Error())
 		g.out = nil
 		g.fail(errClosed)

@@ -12,6 +12,7 @@
 // Its limits; those with a key are settings of relayd.toml, and each refusal says what it is about:
 //
 //	connections, all                      1000       limits.connections          421 4.7.0
+//	     one that brings nothing for 10 s makes room when all are taken          421 4.7.0
 //	of one IPv4 address or IPv6 /64        100       limits.connections_per_ip   421 4.7.0
 //	line of a command                     2048 octets                            500 5.5.6
 //	line of an AUTH dialog               12290 octets                            500 5.5.6
@@ -160,6 +161,7 @@ func New(opt Options, r Relay) *Server {
 	s.smtp.EnableSMTPUTF8 = true
 	s.smtp.EnableREQUIRETLS = true // the gate offers it under TLS, which the library cannot see
 	s.smtp.EnableDSN = opt.Submission
+	opt.Gatekeep.serve(s)
 	s.smtp.ErrorLog = slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug)
 	return s
 }

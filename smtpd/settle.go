@@ -68,6 +68,7 @@ func (g *gate) note(verb string, code int) {
 		g.inMail, g.recipient = false, false
 		if ok {
 			g.counts.empty = 0
+			g.useful = time.Now()
 		}
 	}
 }
