@@ -56,12 +56,19 @@ func newSite(t testing.TB, settings string) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &site{t: t, dir: dir, cert: testnet.Cert(t, hostname, "127.0.0.1", "localhost")}
+	s := &site{t: t, dir: dir}
 	s.write("relayd.toml", fmt.Sprintf("hostname = %q\nstate_dir = %q\n%s\n[auth]\nbcrypt_cost = 4\n[log]\nformat = \"json\"\n",
 		hostname, s.path("state"), settings))
-	s.addCertificate("mx", s.cert)
-	s.write("ca.pem", string(lastBlock(s.cert.Chain)))
+	s.certify(testnet.Cert(t, hostname, "127.0.0.1", "localhost"))
 	return s
+}
+
+// certify makes c the certificate for hostname, and ca.pem its authority.
+func (s *site) certify(c testnet.Certificate) {
+	s.t.Helper()
+	s.cert = c
+	s.addCertificate("mx", c)
+	s.write("ca.pem", string(lastBlock(c.Chain)))
 }
 
 // localListeners is a [listen] on ports that the system chooses.

@@ -60,9 +60,7 @@ func TestCertificateByName(t *testing.T) {
 	// A new certificate while sessions are open: they go on, new ones get the new one.
 	open := s.submit(d, "submissions", "app@example.test")
 	old := s.cert
-	s.cert = testnet.Cert(t, hostname, "127.0.0.1")
-	s.addCertificate("mx", s.cert)
-	s.write("ca.pem", string(lastBlock(s.cert.Chain)))
+	s.certify(testnet.Cert(t, hostname, "127.0.0.1"))
 	began := time.Now()
 	waitFor(t, "the new certificate", inForceWithin, func() bool {
 		c := dial(t, d.address("smtp"))

@@ -1,9 +1,11 @@
 package testnet
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -26,6 +28,21 @@ type Certificate struct {
 // hour before now to a day after. Every call has an authority of its own.
 func Cert(t testing.TB, names ...string) Certificate {
 	t.Helper()
+	return certify(t, newKey(t), names)
+}
+
+// RSACert is Cert with an RSA key of 2048 bits, as older ACME clients and many companies have it.
+func RSACert(t testing.TB, names ...string) Certificate {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatalf("making a test key: %v", err)
+	}
+	return certify(t, key, names)
+}
+
+func certify(t testing.TB, leafKey crypto.Signer, names []string) Certificate {
+	t.Helper()
 	now := time.Now()
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "relayd test authority"},
@@ -43,13 +60,13 @@ func Cert(t testing.TB, names ...string) Certificate {
 			leaf.DNSNames = append(leaf.DNSNames, name)
 		}
 	}
-	caKey, leafKey := newKey(t), newKey(t)
+	caKey := newKey(t)
 	caDER := issue(t, authority, authority, &caKey.PublicKey, caKey)
 	caCert, err := x509.ParseCertificate(caDER)
 	if err != nil {
 		t.Fatalf("parsing the test authority: %v", err)
 	}
-	leafDER := issue(t, leaf, caCert, &leafKey.PublicKey, caKey)
+	leafDER := issue(t, leaf, caCert, leafKey.Public(), caKey)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
 	if err != nil {
 		t.Fatalf("encoding a test key: %v", err)
@@ -75,7 +92,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-func issue(t testing.TB, cert, parent *x509.Certificate, pub *ecdsa.PublicKey, key *ecdsa.PrivateKey) []byte {
+func issue(t testing.TB, cert, parent *x509.Certificate, pub crypto.PublicKey, key *ecdsa.PrivateKey) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, cert, parent, pub, key)
 	if err != nil {
