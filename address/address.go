@@ -197,7 +197,8 @@ func (a Address) String() string {
 }
 
 // Key is the form under which a is looked up and compared: lower case, and in Unicode's
-// normalization form C (RFC 6532 section 3.1), since the same letters may be typed in two ways.
+// normalization form C (RFC 6532 section 3.1), since the same letters may be typed in two ways. Marks
+// are taken off the letters first, so that what a letter becomes does not hang on those around it.
 // It is not an address to send to.
 func (a Address) Key() string {
 	if a.IsNull() {
@@ -206,7 +207,7 @@ func (a Address) Key() string {
 	if ascii(a.Local) {
 		return strings.ToLower(a.Local) + "@" + a.Domain
 	}
-	return norm.NFC.String(strings.ToLower(norm.NFC.String(a.Local))) + "@" + a.Domain
+	return norm.NFC.String(strings.ToLower(norm.NFD.String(a.Local))) + "@" + a.Domain
 }
 
 // ASCII reports whether a can be sent without SMTPUTF8.

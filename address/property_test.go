@@ -5,6 +5,7 @@ import (
 	"testing"
 	"unicode"
 
+	"golang.org/x/text/unicode/norm"
 	"pgregory.net/rapid"
 )
 
@@ -64,7 +65,7 @@ func checkAddress(t rapid.TB, a Address) {
 	if at := strings.LastIndexByte(s, '@'); s[at+1:] != a.Domain {
 		t.Fatalf("%q is not in %q", s, a.Domain)
 	}
-	if low := (Address{strings.ToLower(a.Local), a.Domain}); low.Key() != a.Key() && strings.ToLower(low.Local) == low.Local {
+	if low := (Address{strings.ToLower(norm.NFD.String(a.Local)), a.Domain}); low.Key() != a.Key() {
 		t.Fatalf("%q has the key %q and in lower case %q", a, a.Key(), low.Key())
 	}
 }
@@ -72,7 +73,7 @@ func checkAddress(t rapid.TB, a Address) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"me@example.org", `"a b"@example.org`, `"\"\\"@x`, "a@[IPv6:::1]", "ü@bücher.example", "a@b。c。",
-		"@", `"@`, "a@[", "..@..", "a@xn--a", "a\u2028@b", "İ@x.org", "\u212a@x", "a@\u00df\u200d.org",
+		"@", `"@`, "a@[", "..@..", "a@xn--a", "a\u2028@b", "İ@x.org", "\u212a@x", "I\u0330\u0330\u0307@a", "\u0130\u0330@a", "a@\u00df\u200d.org",
 	} {
 		f.Add(s)
 	}
