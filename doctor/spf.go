@@ -156,18 +156,19 @@ func Merge(want string, policies ...string) string {
 	redirect, all := "", ""
 	for i, policy := range append([]string{want}, policies...) {
 		for _, term := range strings.Fields(policy)[1:] {
+			term = strings.TrimLeft(term, "+") // which says what is meant without it, or is a slip
 			lower := strings.ToLower(term)
 			switch {
-			case term == "+": // a slip, and no term
+			case term == "":
 			case strings.TrimLeft(lower, "+-~?") == "all":
 				// Ours counts only where they have none, and nobody keeps one that lets everybody.
-				if i > 0 && (all == "" || milder(lower, all)) && lower != "all" && lower != "+all" {
+				if i > 0 && (all == "" || milder(lower, all)) && lower != "all" {
 					all = lower
 				}
 			case strings.HasPrefix(lower, "redirect="):
 				redirect = term
-			case !slices.ContainsFunc(terms, func(t string) bool { return strings.EqualFold(t, strings.TrimPrefix(term, "+")) }):
-				terms = append(terms, strings.TrimPrefix(term, "+"))
+			case !slices.ContainsFunc(terms, func(t string) bool { return strings.EqualFold(t, term) }):
+				terms = append(terms, term)
 			}
 		}
 	}
