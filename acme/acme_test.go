@@ -257,7 +257,7 @@ func TestWithoutTheCATriesAreFewerAndFewer(t *testing.T) {
 		b.ca.refuse[""] = errors.New("connection refused")
 		begin := time.Now()
 		b.start()
-		if s := b.status(); s.Error != "connection refused" || !s.Since.Equal(begin) || !s.Urgent || !strings.Contains(s.String(), "there is no certificate for mx.example.org; ordering a new one has failed since ") {
+		if s := b.status(); s.Error != "connection refused" || !s.Since.Equal(begin) || !s.Urgent || !strings.Contains(s.String(), "there is no certificate by ACME for mx.example.org; ordering a new one has failed since ") {
 			b.Errorf("%+v", s)
 		}
 		b.pass(3 * day)

@@ -35,7 +35,7 @@ type Status struct {
 
 // String is a sentence without its end.
 func (s Status) String() string {
-	text := "there is no certificate for " + s.Name
+	text := "there is no certificate by ACME for " + s.Name
 	if !s.Expires.IsZero() {
 		text = "the certificate for " + s.Name + " expires at " + s.Expires.UTC().Format(time.RFC3339)
 	}

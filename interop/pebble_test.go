@@ -197,7 +197,7 @@ func TestPebbleIssuesByHTTP01AndRenewsUnderASession(t *testing.T) {
 	if text := dialTLS(t, d.address("submissions"), &tls.Config{InsecureSkipVerify: true}).say("EHLO me.test", "250"); strings.Contains(text, "AUTH") {
 		t.Errorf("a password would be taken under a self-signed certificate: %s", text)
 	}
-	if out, _, _ := s.util("status"); !strings.Contains(out, "CERTIFICATE: there is no certificate for "+hostname) || !strings.Contains(out, "connection refused") {
+	if out, _, _ := s.util("status"); !strings.Contains(out, "CERTIFICATE: there is no certificate by ACME for "+hostname) || !strings.Contains(out, "connection refused") {
 		t.Errorf("status:\n%s", out)
 	}
 	d.stop()
