@@ -66,6 +66,7 @@ func TestSettingsText(t *testing.T) {
 
 // A bare machine takes port 80; one with a web server port 443, or the files of that server.
 func TestProof(t *testing.T) {
+	www := t.TempDir()
 	for name, c := range map[string]struct {
 		taken   []int
 		webroot string
@@ -74,17 +75,26 @@ func TestProof(t *testing.T) {
 	}{
 		"bare":           {want: []value{{"listen.http", []string{":80"}}}},
 		"web server":     {taken: []int{80}, want: []value{{"listen.https", []string{":443"}}, {"acme.challenge", config.ChallengeALPN}}},
-		"with TLS":       {taken: []int{80, 443}, want: []value{{"acme.webroot", "/var/www/html"}}, asked: true},
-		"webroot wanted": {webroot: "/srv/www", want: []value{{"acme.webroot", "/srv/www"}}},
+		"with TLS":       {taken: []int{80, 443}, want: []value{{"acme.webroot", www}}, asked: true},
+		"webroot wanted": {webroot: www, want: []value{{"acme.webroot", www}}},
 	} {
 		s := newServer(t, false)
-		s.taken, s.opt.Webroot = c.taken, c.webroot
+		s.taken, s.opt.Webroot, s.answer = c.taken, c.webroot, www
 		s.opt.Root = ""
 		got, err := (&Plan{opt: s.opt}).proof()
 		same := slices.EqualFunc(got.values, c.want, func(a, b value) bool { return a.key == b.key && literal(a.to) == literal(b.to) })
 		if err != nil || !same || slices.Contains(s.asked, "webroot") != c.asked {
 			t.Errorf("%s: %v %v, asked %q", name, got, err, s.asked)
 		}
+	}
+}
+
+// TestWebrootOfNobody: a folder that no web server has would be made, and prove nothing.
+func TestWebrootOfNobody(t *testing.T) {
+	s := newServer(t, false)
+	s.opt.Root, s.opt.Webroot = "", filepath.Join(t.TempDir(), "html")
+	if got, err := (&Plan{opt: s.opt}).proof(); err == nil || !strings.Contains(err.Error(), "there is no folder "+s.opt.Webroot) {
+		t.Errorf("%v %v", got, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -167,6 +168,9 @@ func (p *Plan) proof() (proof, error) {
 	}
 	if !strings.HasPrefix(p.opt.Webroot, "/") {
 		return proof{}, fmt.Errorf("--webroot: %q is no absolute path", p.opt.Webroot)
+	}
+	if info, err := os.Stat(p.at(p.opt.Webroot)); p.here() && (err != nil || !info.IsDir()) {
+		return proof{}, fmt.Errorf("--webroot: there is no folder %s: name the one that the web server serves", p.opt.Webroot)
 	}
 	return proof{
 		values:  []value{{"acme.webroot", p.opt.Webroot}},
