@@ -45,7 +45,7 @@ func NewRemoval(opt RemovalOptions) *Removal {
 			return opt.World.Run(ctx, "systemctl", append([]string{"disable", "--now"}, units...)...)
 		})
 	}
-	if opt.Purge {
+	if opt.Purge && exists(r.at(config.StateDir(r.at(settingsFile)))) {
 		r.add("the mail in the queue", r.emptied)
 	}
 	for _, file := range []string{wanted, filepath.Join(unitDirs[0], unitName+".d")} {

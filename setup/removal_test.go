@@ -90,6 +90,9 @@ func TestPurge(t *testing.T) {
 	if exists(filepath.Join(s.opt.Root, "/etc/relayd")) || exists(filepath.Join(s.opt.Root, "/var/lib/relayd")) {
 		t.Error("something is left")
 	}
+	if steps := s.removal(0, false, RemovalOptions{Purge: true}).Steps(); slices.Contains(steps, "the mail in the queue") {
+		t.Errorf("there is no queue, but %q would go", steps)
+	}
 }
 
 // A folder of state that was chosen by hand may hold other things.
