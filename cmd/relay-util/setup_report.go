@@ -169,7 +169,7 @@ func (r *setupReport) printTrouble(t *tool) {
 			good++
 		}
 	}
-	summary := fmt.Sprintf("\nCheck: %s as it should be", count(good, "thing"))
+	summary := fmt.Sprintf("\nCheck: %s right", count(good, "thing"))
 	if missing > 0 {
 		summary += fmt.Sprintf(", %s missing", count(missing, "record"))
 	}

@@ -40,7 +40,7 @@ func TestSetupFitsAScreen(t *testing.T) {
 		if lines == 3 && !strings.Contains(text, "\nwarn  thing 0: odd ly → mend it\n") {
 			t.Errorf("nothing is said of thing 0:\n%s", text)
 		}
-		for _, want := range []string{"Check: 1 thing as it should be", "ok       r0", "missing  r1", "WRONG    r2", "look     r3", "look     r4", "-        r5", " more\n", "1 record missing"} {
+		for _, want := range []string{"Check: 1 thing right", "ok       r0", "missing  r1", "WRONG    r2", "look     r3", "look     r4", "-        r5", " more\n", "1 record missing"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("no %q in:\n%s", want, text)
 			}
