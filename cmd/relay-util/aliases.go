@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -58,7 +59,7 @@ func (t *tool) aliasAdd() *cobra.Command {
 		_, err := joinVia(args[1:])
 		return err
 	}
-	return t.verb(c, cobra.MatchAll(cobra.MinimumNArgs(2), parts), func(_ context.Context, args []string) error {
+	return t.verb(c, cobra.MatchAll(between(2, math.MaxInt), parts), func(_ context.Context, args []string) error {
 		list, err := joinVia(args[1:])
 		if err != nil {
 			return err
@@ -146,7 +147,7 @@ func (t *tool) aliasRemove() *cobra.Command {
 		Short:   "Take an alias, NAME@DOMAIN or *@DOMAIN, out of its file.",
 		Example: "relay-util alias-remove shop@example.org",
 	}
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err
@@ -199,7 +200,7 @@ func (t *tool) aliasList() *cobra.Command {
 		Short:   "List the aliases with their targets, one a line, and when the temporary ones expire.",
 		Example: "relay-util alias-list example.org",
 	}
-	return t.verb(c, cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(0, 1), func(_ context.Context, args []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err

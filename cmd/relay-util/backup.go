@@ -35,7 +35,7 @@ func (t *tool) backup() *cobra.Command {
 		Example: "relay-util backup /root/relayd-2026-01-31.tar.gz",
 	}
 	withQueue := c.Flags().Bool("with-queue", false, "the queue, too")
-	return t.verb(c, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(ctx context.Context, args []string) error {
 		cfg, err := t.settings()
 		if err != nil {
 			return err

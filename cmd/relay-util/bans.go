@@ -19,7 +19,7 @@ func (t *tool) bans() *cobra.Command {
 			"it. An account that is guessed at stays open to where it has logged in from before, and is slow for all others.",
 		Example: "relay-util bans 203.0.113.7",
 	}
-	return t.ask(c, cobra.MaximumNArgs(1), func(ctx context.Context, client *control.Client, args []string) error {
+	return t.ask(c, between(0, 1), func(ctx context.Context, client *control.Client, args []string) error {
 		var sel control.BanSelection
 		if len(args) > 0 {
 			sel.Name = args[0]

@@ -47,7 +47,7 @@ func (t *tool) checkup() *cobra.Command {
 		Example: "relay-util check",
 	}
 	target := c.Flags().String("target", gmailMX, "rehearse a delivery with the mail server `HOST`")
-	return t.verb(c, cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	return t.verb(c, between(0, 0), func(ctx context.Context, _ []string) error {
 		w, err := t.world()
 		if list, ok := errors.AsType[problem.List](err); ok {
 			return t.printFindings(complaints(list, "mend it: nothing else can be checked before"))

@@ -18,7 +18,7 @@ func (t *tool) destinations() *cobra.Command {
 			"asked for that, and what they said last.",
 		Example: "relay-util destinations",
 	}
-	return t.ask(c, cobra.NoArgs, func(ctx context.Context, client *control.Client, _ []string) error {
+	return t.ask(c, between(0, 0), func(ctx context.Context, client *control.Client, _ []string) error {
 		list, err := client.Destinations(ctx)
 		if err != nil {
 			return err

@@ -38,7 +38,7 @@ func (t *tool) dkimKeygen() *cobra.Command {
 		}
 		return nil
 	}
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		p, err := t.place()
 		if err != nil {
 			return err
@@ -62,7 +62,7 @@ func (t *tool) dkimDNS() *cobra.Command {
 		Short:   "Print the records to publish for the DKIM keys of a domain, one line each for its zone.",
 		Example: "relay-util dkim-dns example.org",
 	}
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err
@@ -115,7 +115,7 @@ func (t *tool) dkimVerify() *cobra.Command {
 			"Exits with 0 if one at least passes and none fails; one whose key is unusable or cannot be had is no failure.",
 		Example: "relay-util dkim-verify <message.eml",
 	}
-	return t.verb(c, cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+	return t.verb(c, between(0, 1), func(ctx context.Context, args []string) error {
 		servers, err := t.dnsServers()
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ func (t *tool) dns() *cobra.Command {
 	all := c.Flags().Bool("all", false, "those too that are good to have: MTA-STS, TLS reports, SRV, CAA, TLSA")
 	c.MarkFlagsMutuallyExclusive("check", "zone")
 	c.MarkFlagsMutuallyExclusive("check", "all")
-	return t.verb(c, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(ctx context.Context, args []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err

@@ -29,7 +29,7 @@ func (t *tool) domainAdd() *cobra.Command {
 		Example: "relay-util domain-add example.org --forward me@gmail.com",
 	}
 	forward := c.Flags().String("forward", "", "send the mail for all its names to `ADDR`")
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err
@@ -111,7 +111,7 @@ func (t *tool) domainList() *cobra.Command {
 		Short:   "List the hosted domains, with how many users, aliases and DKIM keys each has.",
 		Example: "relay-util domain-list --json",
 	}
-	return t.verb(c, cobra.NoArgs, func(context.Context, []string) error {
+	return t.verb(c, between(0, 0), func(context.Context, []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err
@@ -166,7 +166,7 @@ can be asked, and --yes is not given, the folder is only put aside, under a name
 		Example: "relay-util domain-remove example.org --yes",
 	}
 	yes := c.Flags().Bool("yes", false, "do not ask")
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		p, err := t.place()
 		if err != nil {
 			return err

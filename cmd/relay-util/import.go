@@ -32,7 +32,7 @@ func (t *tool) importChasquid() *cobra.Command {
 		Example: "relay-util import-chasquid /etc/chasquid --dry-run",
 	}
 	dry := c.Flags().Bool("dry-run", false, dryRun)
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		w, err := t.world()
 		bare := errors.Is(err, errNoSettings)
 		if bare {
@@ -67,7 +67,7 @@ func (t *tool) importPostfixVirtual() *cobra.Command {
 		Example: "relay-util import-postfix-virtual /etc/postfix/virtual --dry-run",
 	}
 	dry := c.Flags().Bool("dry-run", false, dryRun)
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err

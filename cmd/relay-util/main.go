@@ -76,6 +76,7 @@ func (t *tool) command() *cobra.Command {
 		RunE:          func(*cobra.Command, []string) error { return errors.New("a verb is missing") },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(badFlag)
 	root.PersistentFlags().StringVarP(&t.configFile, "config", "c", "/etc/relayd/relayd.toml", "the settings `FILE`; domains/ lies beside it")
 	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
 	for _, group := range []struct {
@@ -100,6 +101,10 @@ func (t *tool) command() *cobra.Command {
 		}
 	}
 	root.AddCommand(t.completion(root), t.manual(root))
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = knownVerb(root)
+	}
 	return root
 }
 
@@ -123,7 +128,7 @@ func (t *tool) completion(root *cobra.Command) *cobra.Command {
 		Example:   "relay-util completion bash >/etc/bash_completion.d/relay-util",
 		ValidArgs: []string{"bash", "zsh", "fish"},
 	}
-	return t.verb(c, cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), func(_ context.Context, args []string) error {
+	return t.verb(c, cobra.MatchAll(between(1, 1), cobra.OnlyValidArgs), func(_ context.Context, args []string) error {
 		switch args[0] {
 		case "bash":
 			return root.GenBashCompletionV2(t.out, true)
@@ -156,7 +161,7 @@ func (t *tool) exitCode(cmd *cobra.Command, err error) int {
 	case err == nil:
 		return 0
 	case !ok:
-		fmt.Fprintf(t.err, "relay-util: %v\n\n%s", err, cmd.UsageString())
+		t.misused(cmd, err)
 		return 2
 	case errors.Is(err, errNo):
 		return 1

@@ -21,7 +21,7 @@ func (t *tool) manual(root *cobra.Command) *cobra.Command {
 		ValidArgs: []string{"relay-util", "relayd", "relayd.toml", "domain.toml"},
 		Hidden:    true,
 	}
-	return t.verb(c, cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), func(_ context.Context, args []string) error {
+	return t.verb(c, cobra.MatchAll(between(1, 1), cobra.OnlyValidArgs), func(_ context.Context, args []string) error {
 		if args[0] == "relay-util" {
 			return manual.Tool(t.out, root, release.String())
 		}

@@ -24,7 +24,7 @@ func (t *tool) queueCheck() *cobra.Command {
 			"was written anew. Exits with 1 if there is damage.",
 		Example: "relay-util queue-check",
 	}
-	return t.ask(c, cobra.NoArgs, func(ctx context.Context, client *control.Client, _ []string) error {
+	return t.ask(c, between(0, 0), func(ctx context.Context, client *control.Client, _ []string) error {
 		report, err := t.check(ctx, client)
 		if err != nil {
 			return err

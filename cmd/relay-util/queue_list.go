@@ -35,7 +35,7 @@ func (t *tool) queueList() *cobra.Command {
 		if l.watch && t.json {
 			return errors.New("--watch is for eyes: leave out --json, or --watch")
 		}
-		return cobra.NoArgs(c, args)
+		return between(0, 0)(c, args)
 	}
 	return t.ask(c, alone, func(ctx context.Context, client *control.Client, _ []string) error {
 		switch {

@@ -18,7 +18,7 @@ func (t *tool) queueShow() *cobra.Command {
 		Short:   "Show a message: its recipients with every attempt and what their servers said, and its header.",
 		Example: "relay-util queue-show 1B2C3D4E5F6G7H8J",
 	}
-	return t.ask(c, cobra.ExactArgs(1), func(ctx context.Context, client *control.Client, args []string) error {
+	return t.ask(c, between(1, 1), func(ctx context.Context, client *control.Client, args []string) error {
 		d, err := client.Show(ctx, args[0])
 		if err != nil {
 			return err

@@ -55,7 +55,7 @@ func (t *tool) aliasesResolve() *cobra.Command {
 		Example: "relay-util aliases-resolve shop@example.org --explain",
 	}
 	explain := c.Flags().Bool("explain", false, "say also how the mail leaves: reverse-path, SPF, DKIM and DMARC")
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		a, err := address.Parse(args[0])
 		if err != nil {
 			return err

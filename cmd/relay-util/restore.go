@@ -34,7 +34,7 @@ func (t *tool) restore() *cobra.Command {
 	c.Flags().BoolVar(&r.force, "force", false, "put aside what is in the way")
 	c.Flags().StringVar(&r.stateDir, "state-dir", "", "take it as right that the state_dir in the archive is `DIR`")
 	c.Flags().BoolVar(&r.withQueue, "with-queue", false, "the queue, too, if it is in the archive")
-	return t.verb(c, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(ctx context.Context, args []string) error {
 		f, err := os.Open(args[0])
 		if err != nil {
 			return err

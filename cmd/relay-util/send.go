@@ -53,7 +53,7 @@ func (t *tool) send() *cobra.Command {
 		}
 		return nil
 	}
-	return t.ask(c, cobra.MaximumNArgs(1), func(ctx context.Context, client *control.Client, args []string) error {
+	return t.ask(c, between(0, 1), func(ctx context.Context, client *control.Client, args []string) error {
 		msg, closer, err := t.messageToSend(s, args)
 		if err != nil {
 			return err

@@ -58,7 +58,7 @@ func (t *tool) setup() *cobra.Command {
 	c.Flags().StringVar(&f.Webroot, "webroot", "", "prove the hostname to the certificate authority by files in `DIR`, which a web server serves")
 	c.Flags().StringVar(&f.Root, "root", "", "work in another root file system, `DIR`, for image builds; nothing is started")
 	c.Flags().BoolVar(&f.dry, "dry-run", false, "say what would be made, and make nothing")
-	return t.verb(c, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(ctx context.Context, args []string) error {
 		f.Domain = args[0]
 		return t.runSetup(ctx, c, f)
 	})
@@ -227,7 +227,7 @@ func (t *tool) uninstall() *cobra.Command {
 		}
 		return nil
 	}
-	return t.verb(c, cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	return t.verb(c, between(0, 0), func(ctx context.Context, _ []string) error {
 		if err := t.underRoot(c, &opt.Root); err != nil {
 			return err
 		}

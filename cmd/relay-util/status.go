@@ -24,7 +24,7 @@ func (t *tool) status() *cobra.Command {
 			"Exits with 1 if the queue is not well: what is to be done then stands at the top, in red on a terminal.",
 		Example: "relay-util status",
 	}
-	return t.ask(c, cobra.NoArgs, func(ctx context.Context, client *control.Client, _ []string) error {
+	return t.ask(c, between(0, 0), func(ctx context.Context, client *control.Client, _ []string) error {
 		s, err := client.Status(ctx)
 		if err != nil {
 			return err
@@ -204,7 +204,7 @@ func (t *tool) reload() *cobra.Command {
 		Short:   "Have the daemon read its files now, and print what is wrong with them.",
 		Example: "relay-util reload",
 	}
-	return t.ask(c, cobra.NoArgs, func(ctx context.Context, client *control.Client, _ []string) error {
+	return t.ask(c, between(0, 0), func(ctx context.Context, client *control.Client, _ []string) error {
 		problems, err := client.Reload(ctx)
 		if err != nil {
 			return err

@@ -45,7 +45,7 @@ func (t *tool) trace() *cobra.Command {
 	c.Flags().StringVar(&asked.since, "since", "7d", "how far to go back in the journal: an `AGE` like 90m or 3d")
 	id := regexp.MustCompile(`^[A-Za-z0-9]{8,32}$`)
 	check := func(c *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(1)(c, args); err != nil {
+		if err := between(1, 1)(c, args); err != nil {
 			return err
 		}
 		asked.about = args[0]

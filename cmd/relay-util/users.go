@@ -104,7 +104,7 @@ func (t *tool) userAdd() *cobra.Command {
 		Example: "relay-util user-add me@example.org --generate",
 	}
 	source := t.passwordFlags(c, true)
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		return t.setPassword(args[0], source, false)
 	})
 }
@@ -116,7 +116,7 @@ func (t *tool) userPasswd() *cobra.Command {
 		Example: "relay-util user-passwd me@example.org",
 	}
 	source := t.passwordFlags(c, true)
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		return t.setPassword(args[0], source, true)
 	})
 }
@@ -186,7 +186,7 @@ func (t *tool) printPassword(addr address.Address, password string, exists bool)
 // userChange is a verb that needs nothing but the user, and that check, if there is one, lets happen.
 func (t *tool) userChange(name, done, short string, change func(data []byte, local string) ([]byte, error), check func(user) error) *cobra.Command {
 	c := &cobra.Command{Use: name + " ADDR", Short: short, Example: "relay-util " + name + " me@example.org"}
-	return t.verb(c, cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
 		u, err := t.user(args[0])
 		if err != nil {
 			return err
@@ -218,7 +218,7 @@ func (t *tool) userList() *cobra.Command {
 		Short:   "List the users, one a line, with the word disabled behind those who are.",
 		Example: "relay-util user-list example.org",
 	}
-	return t.verb(c, cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
+	return t.verb(c, between(0, 1), func(_ context.Context, args []string) error {
 		w, err := t.world()
 		if err != nil {
 			return err
@@ -262,7 +262,7 @@ func (t *tool) authenticate() *cobra.Command {
 		Example: "relay-util authenticate me@example.org",
 	}
 	source := t.passwordFlags(c, false)
-	return t.verb(c, cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	return t.verb(c, between(1, 1), func(ctx context.Context, args []string) error {
 		addr, err := address.Parse(args[0])
 		if err != nil {
 			return err
