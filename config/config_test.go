@@ -160,7 +160,7 @@ func TestGood(t *testing.T) {
 func TestFilesThatCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	for _, tt := range []struct{ name, content, want string }{
-		{"missing.toml", "", "FILE: no such file or directory"},
+		{"missing.toml", "", `FILE: no such file or directory: make it with one line in it, hostname = "mx.example.com" with the name of this server, or name another one with -c`},
 		{"large.toml", strings.Repeat("#\n", MaxFile), "FILE: the file is larger than 1MB"},
 		{"latin1.toml", "# \n# caf\xe9\n", "FILE:2: the file is not UTF-8 from here on: save it as UTF-8"},
 		{"utf16.toml", "\xff\xfeh\x00", "FILE:1: the file is not UTF-8 from here on: save it as UTF-8"},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -23,6 +24,9 @@ const maxPassword = 4 << 10
 // Load reads the relayd.toml at file and the files with secrets that it names. An error is a problem.List.
 func Load(file string) (*Config, error) {
 	data, err := readUpTo(file, MaxFile+1) // one byte more, for Parse to find it too large
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf(`%w: make it with one line in it, hostname = "mx.example.com" with the name of this server, or name another one with -c`, err)
+	}
 	if err != nil {
 		return nil, problem.List{problem.At(file, 0, "%v", err)}
 	}
