@@ -160,7 +160,11 @@ func (s *Store) Reload() problem.List {
 	case len(s.good) == 0 && errors.Is(err, fs.ErrNotExist):
 		l.warn(s.opt.Dir, "there is no such folder, so no domain is hosted: `relay-util domain-add` makes one")
 	default:
-		l.complain(s.opt.Dir, "the folder of the domains cannot be read, and its last good copy is used: %v", err)
+		instead := ""
+		if len(s.good) > 0 {
+			instead = ", and its last good copy is used"
+		}
+		l.complain(s.opt.Dir, "the folder of the domains cannot be read%s: %v", instead, err)
 		l.down, folders = true, map[string]string{}
 		for name := range s.good {
 			folders[name] = filepath.Join(s.opt.Dir, name)

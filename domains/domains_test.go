@@ -160,6 +160,18 @@ func TestFolderOfTheDomainsCannotBeRead(t *testing.T) {
 	h.wantProblems(s.Reload(), "b.example/aliases:1")
 }
 
+// TestNoLastGoodCopyIsNamedWhereThereIsNone: -check, which keeps none, said that it was used.
+func TestNoLastGoodCopyIsNamedWhereThereIsNone(t *testing.T) {
+	file := t.TempDir() + "/domains"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := Open(Options{Dir: file, Log: slog.New(slog.DiscardHandler)})
+	if p := s.Problems(); len(p) != 1 || !strings.Contains(p[0].Reason, "cannot be read: ") {
+		t.Errorf("%v", p)
+	}
+}
+
 func TestNothingHostedYet(t *testing.T) {
 	h := newHost(t)
 	if s := h.open(); len(s.Problems()) > 0 || len(s.Warnings()) > 0 {
