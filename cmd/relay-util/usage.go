@@ -45,8 +45,8 @@ func badFlag(_ *cobra.Command, err error) error {
 // screen.
 func (t *tool) misused(c *cobra.Command, err error) {
 	usage, help := c.UseLine(), c.CommandPath()+" --help"
-	if !c.HasParent() {
-		usage, help = c.Name()+" VERB [flags]", c.Name()+" help"
+	if !c.HasParent() || c.Name() == "help" {
+		usage, help = c.Root().Name()+" VERB [flags]", c.Root().Name()+" help"
 	}
 	fmt.Fprintf(t.err, "relay-util: %s\n\nUsage: %s\nMore:  %s\n", strings.TrimSpace(err.Error()), usage, help)
 }
