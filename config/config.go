@@ -7,8 +7,9 @@
 // what to write instead. (A file that is not TOML has one problem: where it stops being TOML.)
 // No reason quotes the password of a smarthost, wherever it was written by mistake.
 //
-// Parsing reads neither the environment nor the network. Only Load reads files: the one it is
-// given and the files with secrets that one names. All functions are safe for concurrent use.
+// Parsing reads neither the environment nor the network. Only Load and StateDir read files: the
+// one they are given and, Load alone, the files with secrets that one names. All functions are safe for
+// concurrent use.
 package config
 
 import (

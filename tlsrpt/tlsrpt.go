@@ -7,8 +7,8 @@
 //     of failures for each, and by keepDays. What goes past that is left out, never waited for.
 //   - Adding costs no disk access, and a disk that fails costs nothing but the counts.
 //
-// Reports says what a day came to, in the form in which it goes to the domains. Sending it is
-// somebody else's business.
+// Reports says what a day came to, in the form in which it would go to the domains. relayd sends none:
+// the counts are kept, and end with keepDays.
 //
 // Source: RFC 8460.
 package tlsrpt

@@ -360,7 +360,7 @@ func checkLogins(conf *config.Config, store *certs.Store) problem.List {
 		return nil
 	}
 	if conf.ACME.Enabled {
-		return problem.List{problem.At(conf.ACMEDir(), 0, "there is no certificate for %s yet, so nobody can log in: relayd orders one when it runs", conf.Hostname)}
+		return problem.List{problem.At(conf.ACMEDir(), 0, "there is no certificate for %s yet, so nobody can log in: relayd orders one while it runs", conf.Hostname)}
 	}
 	return problem.List{problem.At(conf.CertsDir(), 0, "there is no certificate for %s, so nobody can log in: put fullchain.pem and privkey.pem into a folder here", conf.Hostname)}
 }
