@@ -302,6 +302,15 @@ func (x *index) giveBack(m *entry, w *Work) {
 	x.schedule(m)
 }
 
+// postpone gives a claim back, due not before then.
+func (x *index) postpone(c claim, then time.Time) {
+	for _, i := range c.indexes {
+		sl := &c.entry.slots[i]
+		sl.taken, sl.next = false, nanoseconds(then)
+	}
+	x.schedule(c.entry)
+}
+
 // An itemHeap is a container/heap by due time whose items know where they are.
 type itemHeap []*item
 

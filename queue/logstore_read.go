@@ -175,23 +175,25 @@ func (s *LogStore) Claim(now time.Time, limit int, free func(group string, waiti
 	claimed, next := s.index.claim(now, limit, free)
 	work := make([]*Work, len(claimed))
 	for n, c := range claimed {
-		work[n] = s.work(c)
+		work[n] = s.work(c, now)
 	}
 	return work, next
 }
 
-// work makes the Work for a claim. One whose envelope cannot be read is an empty message, which
-// is not found when the attempt is begun; it comes up again at the next start.
-func (s *LogStore) work(c claim) *Work {
+// work makes the Work for a claim. That of a message whose envelope cannot be read is empty, and it
+// comes up again after a while: what a disk does not read now it may read then.
+func (s *LogStore) work(c claim, now time.Time) *Work {
 	id := c.entry.id
 	w := &Work{Group: c.group, Indexes: c.indexes, Body: func() (io.ReadCloser, error) { return s.Body(id) }}
 	e, err := s.envelope(c.entry)
 	if err != nil {
-		s.opt.Log.Error("an envelope in the queue cannot be read", "id", id, "error", err.Error())
-		e = &Envelope{ID: id}
-	} else {
-		s.remember(c.entry, e.copy())
+		s.opt.Log.Error("an envelope in the queue cannot be read: it is read again later, and `relay-util queue-check` looks for damage",
+			"id", id, "error", err.Error())
+		s.index.postpone(c, now.Add(firstRetry))
+		w.Envelope, w.Indexes = &Envelope{ID: id}, nil
+		return w
 	}
+	s.remember(c.entry, e.copy())
 	w.Envelope = e
 	return w
 }

@@ -10,7 +10,7 @@ import (
 // one reads it only.
 type Work struct {
 	Envelope *Envelope // a copy
-	Indexes  []int     // into Envelope.Recipients; one at least
+	Indexes  []int     // into Envelope.Recipients; one at least, but none of a message that cannot be read now
 	Group    string
 	Body     func() (io.ReadCloser, error) // opens the message's bytes; each call reads from the start
 	before   map[int]Status                // of Indexes, before the attempt was counted
