@@ -20,7 +20,7 @@ import (
 type journal struct {
 	fs   FS
 	dir  string
-	size int64 // of a segment
+	size int64 // of a new segment
 
 	mu      sync.Mutex // guards the rest; held while a frame is written
 	broken  error
@@ -60,6 +60,7 @@ type segment struct {
 	name   string
 	file   File
 	salt   uint32
+	size   int64 // of the file: those of another start may be larger or smaller than what is made now
 	end    int64 // where the next frame goes
 	live   int64 // octets of frames that are still needed; guarded by the store
 	bad    error // why it is to be set aside; nil if all of it is whole
@@ -117,7 +118,7 @@ func (j *journal) write(kind byte, head, body []byte) (at place, end int64, err 
 	n := frameSize + int64(len(head)) + int64(len(body))
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.current.end+n > j.size && j.current.end > segmentHeader && j.broken == nil {
+	for j.current.end+n > j.current.size && j.current.end > segmentHeader && j.broken == nil {
 		if j.syncing {
 			j.ended.Wait()
 		} else if err := j.roll(); err != nil {
@@ -139,7 +140,7 @@ func (j *journal) write(kind byte, head, body []byte) (at place, end int64, err 
 	seg.end += n
 	seg.pending.Add(1)
 	j.written += n
-	if seg.end > j.size/2 {
+	if seg.end > seg.size/2 {
 		j.makeSpare()
 	}
 	return at, j.written, nil
@@ -287,7 +288,7 @@ func (j *journal) makeSpare() {
 func (j *journal) create(number uint32) (*segment, error) {
 	var random [4]byte
 	rand.Read(random[:])
-	seg := &segment{number: number, name: filepath.Join(j.dir, segmentName(number)), salt: binary.LittleEndian.Uint32(random[:]), end: segmentHeader}
+	seg := &segment{number: number, name: filepath.Join(j.dir, segmentName(number)), salt: binary.LittleEndian.Uint32(random[:]), size: j.size, end: segmentHeader}
 	tmp := seg.name + ".new"
 	f, err := j.fs.Create(tmp)
 	if err != nil {

@@ -105,7 +105,8 @@ func (s *LogStore) openSegment(name string) error {
 		return err
 	}
 	s.segments = append(s.segments, seg)
-	return nil
+	seg.size, err = seg.file.Size()
+	return err
 }
 
 // firstOpen is the index of the segment that was written last: those behind it were made
@@ -125,7 +126,7 @@ func (s *LogStore) begin() error {
 	number := uint32(1)
 	if n := len(s.segments); n > 0 {
 		last := s.segments[n-1]
-		if last.bad == nil && last.end < s.journal.size {
+		if last.bad == nil && last.end < last.size {
 			s.journal.current = last
 			return nil
 		}

@@ -1,0 +1,50 @@
+package queue
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// fullDisk is a disk without room for another file.
+func fullDisk(m *memFS) {
+	m.free = 0
+	m.before = func(op, name string) error {
+		if op == "create" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+}
+
+// TestStartOnAFullDisk: segments are smaller where there is little room, and the one that has room left
+// was taken for full: relayd did not start, and what would have made room was not delivered.
+func TestStartOnAFullDisk(t *testing.T) {
+	m := newMemFS()
+	opt := StoreOptions{Dir: "q", FS: m, Group: byDomain, Log: quiet}
+	s, err := OpenStore(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 20 {
+		add(t, s, newEnvelope(t, fmt.Sprintf("MESSAGE%d", n), "a@one.test"), strings.Repeat("x", 20_000))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fullDisk(m)
+	if s, err = OpenStore(opt); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range listed(s) {
+		e := s.Get(id)
+		e.Recipients[0].State = Delivered
+		if err := s.Update(id, map[int]Recipient{0: e.Recipients[0]}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err = OpenStore(opt); err != nil || len(listed(s)) > 0 {
+		t.Errorf("%v, and %d messages are back", err, len(listed(s)))
+	}
+}
