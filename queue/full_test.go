@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 )
 
 // fullDisk is a disk without room for another file.
@@ -47,4 +48,40 @@ func TestStartOnAFullDisk(t *testing.T) {
 	if s, err = OpenStore(opt); err != nil || len(listed(s)) > 0 {
 		t.Errorf("%v, and %d messages are back", err, len(listed(s)))
 	}
+}
+
+// TestTidyOnAFullDisk: messages could not be moved out of the oldest segment while the disk was full,
+// and from then on nothing was given up until the next start, not even what was empty.
+func TestTidyOnAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemFS()
+		s := open(t, m, "q")
+		var ids []string
+		for n := range 30 {
+			ids = append(ids, fmt.Sprintf("MESSAGE%02d", n))
+			add(t, s, newEnvelope(t, ids[n], "a@one.test"), strings.Repeat("x", 20_000))
+		}
+		before := s.Stats().Segments
+		fullDisk(m)
+		end := func(id string) {
+			if err := s.Remove(id); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		for _, id := range ids[1:] { // the oldest segment stays in use
+			end(id)
+		}
+		if n := s.Stats().Segments; n != before {
+			t.Fatalf("%d of %d segments are left: the test does not bring about what it is for", n, before)
+		}
+		end(ids[0])
+		if n := s.Stats().Segments; n > 2 {
+			t.Errorf("%d of %d segments are left of an empty queue", n, before)
+		}
+		m.before = nil
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -37,6 +37,7 @@ type LogStore struct {
 	held     int // messages with a held recipient
 	cached   int // entries with an envelope in memory
 	tidying  bool
+	crammed  bool           // there was no room to move what lives in the oldest segment
 	tidyTurn sync.Mutex     // held while a segment is retired
 	idle     sync.WaitGroup // background work
 }
@@ -170,6 +171,7 @@ func (s *LogStore) own(seg *segment) {
 	if n := len(s.segments); n == 0 || s.segments[n-1] != seg {
 		if !slices.Contains(s.segments, seg) {
 			s.segments = append(s.segments, seg)
+			s.crammed = false
 			s.tidy()
 		}
 	}

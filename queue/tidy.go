@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 )
@@ -24,11 +25,25 @@ func (s *LogStore) tidy() {
 			s.mu.Unlock()
 			if err := s.retireOldest(); err != nil {
 				s.opt.Log.Error("the queue could not be tidied", "error", err.Error())
-				return // tidying stays true: what failed once is not tried until the next start
+				s.giveUpTidying(err)
+				return
 			}
 		}
 	})
 }
+
+// giveUpTidying notes why a segment could not be retired. One that nothing could be moved out of goes
+// when it is empty, or when there is room for others. One that could not be removed is not passed over
+// until the next start.
+func (s *LogStore) giveUpTidying(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.crammed = errors.Is(err, errNotMoved)
+	s.tidying = !s.crammed
+}
+
+// errNotMoved says that what lives in a segment is still there.
+var errNotMoved = errors.New("messages cannot be moved")
 
 // retireOldest retires the oldest segment if that is still worth it: somebody else may have done
 // so meanwhile.
@@ -49,8 +64,8 @@ func (s *LogStore) worthTidying() bool {
 	if len(s.segments) < 2 {
 		return false
 	}
-	if s.segments[0].live == 0 {
-		return true
+	if s.segments[0].live == 0 || s.crammed {
+		return s.segments[0].live == 0
 	}
 	var live int64
 	for _, seg := range s.segments {
@@ -65,7 +80,7 @@ func (s *LogStore) worthTidying() bool {
 func (s *LogStore) retire(seg *segment) error {
 	seg.pending.Wait() // the journal has gone on to another one: none is added
 	if err := s.evacuate(seg); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotMoved, err)
 	}
 	s.drop(seg)
 	if seg.bad == nil {
