@@ -57,12 +57,19 @@ func TestTidyOnAFullDisk(t *testing.T) {
 		m := newMemFS()
 		s := open(t, m, "q")
 		var ids []string
-		for n := range 30 {
-			ids = append(ids, fmt.Sprintf("MESSAGE%02d", n))
-			add(t, s, newEnvelope(t, ids[n], "a@one.test"), strings.Repeat("x", 20_000))
+		for n := 0; ; n++ {
+			if n == 30 {
+				fullDisk(m)
+			}
+			id := fmt.Sprintf("MESSAGE%02d", n)
+			if err := s.Add(newEnvelope(t, id, "a@one.test"), strings.NewReader(strings.Repeat("x", 20_000))); n >= 30 && err != nil {
+				break // all that was made beforehand is used up
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
 		}
 		before := s.Stats().Segments
-		fullDisk(m)
 		end := func(id string) {
 			if err := s.Remove(id); err != nil {
 				t.Fatal(err)
@@ -84,4 +91,36 @@ func TestTidyOnAFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestEndsOnAFullDisk: what was delivered while its end could not be written came back at the next
+// start, though there had been room in between, and its file stayed till then.
+func TestEndsOnAFullDisk(t *testing.T) {
+	m := newMemFS()
+	s := open(t, m, "q")
+	add(t, s, newEnvelope(t, "LARGELARGE", "a@one.test"), strings.Repeat("x", 100_000))
+	add(t, s, newEnvelope(t, "SMALLSMALL", "a@one.test"), strings.Repeat("x", 10_000))
+	fullDisk(m)
+	s.journal.current.size = s.journal.current.end // as if it were full
+	deliver := func(id string) error {
+		e := s.Get(id)
+		e.Recipients[0].State = Delivered
+		return s.Update(id, map[int]Recipient{0: e.Recipients[0]}, true)
+	}
+	for _, id := range []string{"LARGELARGE", "SMALLSMALL"} {
+		if err := deliver(id); err == nil {
+			t.Fatal("there is room for the end of a message: the test does not bring about what it is for")
+		}
+	}
+	m.before = nil
+	add(t, s, newEnvelope(t, "NEXTNEXT", "a@one.test"), "x")
+	if err := deliver("NEXTNEXT"); err != nil {
+		t.Fatal(err)
+	}
+	if files, _ := m.List("q/large"); len(files) > 0 {
+		t.Errorf("files are left: %q", files)
+	}
+	if back := listed(open(t, m, "q")); len(back) > 0 {
+		t.Errorf("after a start these are back: %q", back)
+	}
 }

@@ -37,6 +37,7 @@ type LogStore struct {
 	held     int // messages with a held recipient
 	cached   int // entries with an envelope in memory
 	tidying  bool
+	unended  []ending       // of messages that are over, but not on the disk
 	crammed  bool           // there was no room to move what lives in the oldest segment
 	tidyTurn sync.Mutex     // held while a segment is retired
 	idle     sync.WaitGroup // background work

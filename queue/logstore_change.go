@@ -75,22 +75,60 @@ func (s *LogStore) Remove(id string) error {
 	return s.journal.settle()
 }
 
-// finish ends a message. That of a large one is synced before its body goes, for a body that is
-// gone cannot be found again after a power cut and its envelope can. A message whose end cannot
-// be written is over all the same until the next start.
+// finish ends a message. Where its end cannot be written it is over all the same until the next start,
+// and its end is written with that of another one when there is room again.
 func (s *LogStore) finish(m *entry) error {
-	at, err := s.journal.append(kindDone, []byte(m.id), nil, m.large)
 	s.mu.Lock()
-	if err == nil {
-		s.own(at.seg)
-		at.seg.pending.Done()
-	}
-	s.release(m)
+	s.unended = append(s.unended, ending{m.id, m.large})
 	s.mu.Unlock()
-	if m.large && err == nil {
-		err = s.opt.FS.Remove(s.largePath(m.id))
-	}
+	err := s.writeEnds()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release(m)
 	return err
+}
+
+// An ending is that of a message with a body in a file, or without.
+type ending struct {
+	id    string
+	large bool
+}
+
+// writeEnds writes the ends that are to be written, the latest first.
+func (s *LogStore) writeEnds() error {
+	s.mu.Lock()
+	ends := s.unended
+	s.unended = nil
+	s.mu.Unlock()
+	for n := len(ends) - 1; n >= 0; n-- {
+		if err := s.writeEnd(ends[n]); err != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.unended = append(s.unended, ends[:n+1]...)
+			return err
+		}
+	}
+	return nil
+}
+
+// writeEnd writes that a message is over. For a large one that is synced before its body goes, for a
+// body that is gone cannot be found again after a power cut and its envelope can.
+func (s *LogStore) writeEnd(e ending) error {
+	at, err := s.journal.append(kindDone, []byte(e.id), nil, e.large)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.own(at.seg)
+	at.seg.pending.Done()
+	s.mu.Unlock()
+	if !e.large {
+		return nil
+	}
+	if err := s.opt.FS.Remove(s.largePath(e.id)); err != nil {
+		s.opt.Log.Error("the file of a message that is over stays until the next start", "id", e.id, "error", err.Error())
+	}
+	return nil
 }
 
 // release takes a message out that is over, and gives up what it holds.

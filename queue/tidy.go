@@ -206,8 +206,9 @@ func (s *LogStore) whole(m *entry) (e *Envelope, body []byte, err error) {
 
 // Close waits for background work and makes everything durable. Nothing may be called after it.
 func (s *LogStore) Close() error {
+	err := s.writeEnds()
 	s.idle.Wait()
-	err := s.journal.close()
+	err = errors.Join(err, s.journal.close())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, seg := range s.segments {
