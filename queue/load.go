@@ -175,9 +175,13 @@ func (l *loader) enterWork(m *entry, e *Envelope) {
 }
 
 // incomplete reports why a message cannot be served. The file of a large body is missing where the
-// message was refused after all, its disk having failed.
+// message was refused after all, its disk having failed. One whose first record is damaged and whose file
+// is as long as a later one says is served; there is no sum for it any more.
 func (l *loader) incomplete(m *entry) error {
 	_, ok := slices.BinarySearch(l.large, m.id)
+	if m.account != nil && m.body.seg == nil && ok && l.isWhole(m) {
+		m.body, m.large = m.env, true
+	}
 	switch {
 	case m.account == nil:
 		return errors.New("its envelope is not one of ours")
@@ -187,6 +191,17 @@ func (l *loader) incomplete(m *entry) error {
 		return errors.New("its body is not there")
 	}
 	return nil
+}
+
+// isWhole reports whether the file of a large body is as long as its envelope says.
+func (l *loader) isWhole(m *entry) bool {
+	f, err := l.opt.FS.Open(l.largePath(m.id))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	size, err := f.Size()
+	return err == nil && size == m.size
 }
 
 // drop forgets a message.

@@ -80,8 +80,10 @@ func (s *LogStore) load() error {
 	if err := s.begin(); err != nil {
 		return err
 	}
+	damaged := false
 	for _, seg := range slices.Clone(s.segments) {
 		if seg.bad != nil {
+			damaged = true
 			if err := s.setAside(seg); err != nil {
 				return err
 			}
@@ -90,7 +92,24 @@ func (s *LogStore) load() error {
 	if len(s.messages) > 0 {
 		s.opt.Log.Info("queue loaded", "messages", len(s.messages), "segments", len(s.segments), "overdue", overdue)
 	}
-	return s.clear("large", func(name string) bool { return s.messages[name] == nil })
+	if damaged { // a body that nobody knows may be that of a message whose envelope was hit
+		return s.setBodiesAside()
+	}
+	return s.clear("large", s.isUnknown)
+}
+
+func (s *LogStore) isUnknown(id string) bool { return s.messages[id] == nil }
+
+// setBodiesAside moves the files of large bodies that nobody knows to where damaged segments are.
+func (s *LogStore) setBodiesAside() error {
+	large, aside := filepath.Join(s.opt.Dir, "large"), s.asideDir()
+	names, err := s.opt.FS.List(large)
+	for _, name := range names {
+		if s.isUnknown(name) {
+			err = errors.Join(err, s.opt.FS.Rename(filepath.Join(large, name), filepath.Join(aside, name)))
+		}
+	}
+	return errors.Join(err, s.opt.FS.SyncDir(large), s.opt.FS.SyncDir(aside))
 }
 
 // openSegment opens a file of the journal.
