@@ -59,3 +59,43 @@ func TestBodyBesideDamage(t *testing.T) {
 		t.Errorf("aside are %q", names)
 	}
 }
+
+// TestCheckOfADamagedChange: one record of what became of a message was damaged, and the check of the
+// queue that found it gave up the message, of which all else was whole.
+func TestCheckOfADamagedChange(t *testing.T) {
+	for what, size := range map[string]int{"small": 100, "large": 100_000} {
+		for _, hit := range []string{"change", "first"} {
+			if what == "small" && hit == "first" {
+				continue // its body is gone
+			}
+			t.Run(what+" "+hit, func(t *testing.T) {
+				m := newMemFS()
+				s := open(t, m, "q")
+				body := strings.Repeat("y", size)
+				v := addVictim(t, s, body)
+				at, attempts := v.env, 0
+				if hit == "first" {
+					at, attempts = v.body, 1
+				}
+				damage(m, at)
+				if r := checkStore(t, s); len(r.Damage) == 0 || len(r.Aside) != 1 {
+					t.Errorf("%+v", r)
+				}
+				work, _ := s.Claim(start.AddDate(100, 0, 0), 1, func(string, int) bool { return true })
+				if len(work) != 1 || work[0].Envelope.ID != v.id || len(work[0].Indexes) != 1 {
+					t.Fatalf("no work is left on it: %+v", work)
+				}
+				s.Done(work[0])
+				for range 2 {
+					if got := bodyOf(t, s, v.id); got != body || s.Get(v.id).Recipients[0].Attempts != attempts {
+						t.Errorf("%d octets of %s are left", len(got), text(s.Get(v.id)))
+					}
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = open(t, m, "q")
+				}
+			})
+		}
+	}
+}

@@ -293,6 +293,9 @@ func (x *index) take(it *item, now time.Time) claim {
 // giveBack undoes take. A group that is known by another name since is named anew.
 func (x *index) giveBack(m *entry, w *Work) {
 	for _, i := range w.Indexes {
+		if i >= len(m.slots) {
+			continue // m was brought back to how it came
+		}
 		sl := &m.slots[i]
 		sl.taken = false
 		if sl.group.name == w.Group && i < len(w.Envelope.Recipients) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 // tidy gives up segments in the background when it is worth it. The caller holds mu.
@@ -152,6 +153,9 @@ func (s *LogStore) move(m *entry, from *segment) error {
 		return nil
 	}
 	e, body, err := s.whole(m)
+	if errors.Is(err, errBadFrame) && s.rewind(m) {
+		e, body, err = s.whole(m)
+	}
 	if errors.Is(err, errBadFrame) {
 		s.opt.Log.Error("a message in the queue is damaged and lost", "id", m.id, "error", err.Error())
 		s.mu.Lock()
@@ -192,7 +196,27 @@ func (s *LogStore) move(m *entry, from *segment) error {
 	return nil
 }
 
-// whole reads a message's envelope and what the journal has of its body.
+// rewind brings a message whose latest envelope is damaged back to what it was when it came, and reports
+// whether that can be read: some of it may be done twice.
+func (s *LogStore) rewind(m *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := new(Envelope)
+	head, err := readPlace(m.body, false)
+	if err != nil || json.Unmarshal(head, e) != nil || e.check() != nil {
+		return false
+	}
+	s.opt.Log.Error("what became of a message in the queue is damaged: it is tried as if it had just come", "id", m.id)
+	s.index.forget(m)
+	m.slots, m.behind = nil, true
+	s.remember(m, e)
+	s.setHeld(m, hasHeld(e))
+	s.index.fill(m, e, time.Time{})
+	return true
+}
+
+// whole reads a message's envelope and what the journal has of its body. The sum of a large body may be
+// missing.
 func (s *LogStore) whole(m *entry) (e *Envelope, body []byte, err error) {
 	s.mu.Lock()
 	e, err = s.envelope(m)
@@ -200,6 +224,9 @@ func (s *LogStore) whole(m *entry) (e *Envelope, body []byte, err error) {
 	s.mu.Unlock()
 	if err == nil {
 		body, err = readPlace(at, true)
+	}
+	if errors.Is(err, errBadFrame) && e != nil && m.large {
+		return e, nil, nil
 	}
 	return e, body, err
 }
