@@ -54,6 +54,7 @@ type Door struct {
 	left    map[uint32]*left // at this look so far
 	// mostFiles is how many one user may leave.
 	mostFiles int
+	remove    func(path string) error // of what was taken in
 }
 
 // Bounds on the socket. A connection that is one too many is told so, and its message goes into the
@@ -96,7 +97,7 @@ func Open(opt DoorOptions) (*Door, error) {
 }
 
 func newDoor(opt DoorOptions) *Door {
-	return &Door{opt: opt, slots: slots{by: map[uint32]int{}}, resting: map[uint32]time.Time{}, aside: map[string]bool{}, left: map[uint32]*left{}, mostFiles: maxLeft}
+	return &Door{opt: opt, slots: slots{by: map[uint32]int{}}, resting: map[uint32]time.Time{}, aside: map[string]bool{}, left: map[uint32]*left{}, mostFiles: maxLeft, remove: os.Remove}
 }
 
 // prepare sets the modes. That of the state folder comes last.

@@ -113,7 +113,8 @@ const (
 	restFor   = time.Minute // of a user, after a message that cannot be taken now
 )
 
-// maxAside bounds the files that have made relayd fail and are left alone, by name.
+// maxAside bounds the files that have made relayd fail and are left alone, by name. Those that cannot be
+// removed are not bound: no others come into a folder where that is so.
 const maxAside = 1000
 
 // watchDrop takes in what lies in the drop folder, until ctx ends.
@@ -217,8 +218,9 @@ func (d *Door) takeFile(ctx context.Context, name string) error {
 		d.opt.Log.Warn("mail in the drop folder is refused", "uid", uid, "reply", r.Error())
 		d.notify(ctx, uid, r)
 	}
-	if err := os.Remove(path); err != nil {
-		d.opt.Log.Error("a message that was taken stays in the drop folder, and will be taken again", "id", id, "error", err.Error())
+	if err := d.remove(path); err != nil { // at every look it would be taken once more
+		d.opt.Log.Error("a message that was taken stays in the drop folder, and will be taken again at the next start", "id", id, "error", err.Error())
+		d.aside[name] = true
 	}
 	return nil
 }

@@ -187,3 +187,13 @@ func TestOneUserDoesNotFillTheDropFolder(t *testing.T) {
 		h.look(d, 1, 2)
 	}
 }
+
+// TestWhatCannotBeRemovedIsTakenOnce: the drop folder became read-only when a message in it had been
+// taken, and at every look it was taken once more.
+func TestWhatCannotBeRemovedIsTakenOnce(t *testing.T) {
+	h, d := shut(t, "hi\n")
+	d.remove = func(string) error { return syscall.EROFS }
+	for range 3 {
+		h.look(d, 1, 1)
+	}
+}
