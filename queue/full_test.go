@@ -124,3 +124,35 @@ func TestEndsOnAFullDisk(t *testing.T) {
 		t.Errorf("after a start these are back: %q", back)
 	}
 }
+
+// TestTidyOfLargerSegments: after a start with little room new segments are small, and the old ones, full
+// of holes, were reckoned to be as small: they kept the room until their last message was over.
+func TestTidyOfLargerSegments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemFS()
+		s := open(t, m, "q")
+		for n := range 30 {
+			add(t, s, newEnvelope(t, fmt.Sprintf("MESSAGE%02d", n), "a@one.test"), strings.Repeat("x", 20_000))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := OpenStore(StoreOptions{Dir: "q", FS: m, Group: byDomain, Log: quiet, segmentSize: 4 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := s.Stats().Segments
+		for _, id := range listed(s)[1:] {
+			if err := s.Remove(id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if n := s.Stats().Segments; n > 3 || before < 10 {
+			t.Errorf("%d of %d segments are left of one message", n, before)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

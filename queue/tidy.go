@@ -68,11 +68,12 @@ func (s *LogStore) worthTidying() bool {
 	if s.segments[0].live == 0 || s.crammed {
 		return s.segments[0].live == 0
 	}
-	var live int64
+	size, live := -4*s.opt.segmentSize, int64(0)
 	for _, seg := range s.segments {
+		size += seg.size
 		live += seg.live
 	}
-	return int64(len(s.segments)-4)*s.opt.segmentSize > 2*live
+	return size > 2*live
 }
 
 // retire moves what lives in a segment to the end of the journal and removes it, or sets it aside
