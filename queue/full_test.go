@@ -8,14 +8,19 @@ import (
 	"testing/synctest"
 )
 
-// fullDisk is a disk without room for another file.
-func fullDisk(m *memFS) {
-	m.free = 0
-	m.before = func(op, name string) error {
-		if op == "create" {
-			return syscall.ENOSPC
+// setFull has a disk have room for another file, or not.
+func setFull(m *memFS, full bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free, m.before = 1<<40, nil
+	if full {
+		m.free = 0
+		m.before = func(op, name string) error {
+			if op == "create" {
+				return syscall.ENOSPC
+			}
+			return nil
 		}
-		return nil
 	}
 }
 
@@ -34,7 +39,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	fullDisk(m)
+	setFull(m, true)
 	if s, err = OpenStore(opt); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +64,7 @@ func TestTidyOnAFullDisk(t *testing.T) {
 		var ids []string
 		for n := 0; ; n++ {
 			if n == 30 {
-				fullDisk(m)
+				setFull(m, true)
 			}
 			id := fmt.Sprintf("MESSAGE%02d", n)
 			if err := s.Add(newEnvelope(t, id, "a@one.test"), strings.NewReader(strings.Repeat("x", 20_000))); n >= 30 && err != nil {
@@ -86,7 +91,7 @@ func TestTidyOnAFullDisk(t *testing.T) {
 		if n := s.Stats().Segments; n > 2 {
 			t.Errorf("%d of %d segments are left of an empty queue", n, before)
 		}
-		m.before = nil
+		setFull(m, false)
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
@@ -100,7 +105,7 @@ func TestEndsOnAFullDisk(t *testing.T) {
 	s := open(t, m, "q")
 	add(t, s, newEnvelope(t, "LARGELARGE", "a@one.test"), strings.Repeat("x", 100_000))
 	add(t, s, newEnvelope(t, "SMALLSMALL", "a@one.test"), strings.Repeat("x", 10_000))
-	fullDisk(m)
+	setFull(m, true)
 	s.journal.current.size = s.journal.current.end // as if it were full
 	deliver := func(id string) error {
 		e := s.Get(id)
@@ -112,7 +117,7 @@ func TestEndsOnAFullDisk(t *testing.T) {
 			t.Fatal("there is room for the end of a message: the test does not bring about what it is for")
 		}
 	}
-	m.before = nil
+	setFull(m, false)
 	add(t, s, newEnvelope(t, "NEXTNEXT", "a@one.test"), "x")
 	if err := deliver("NEXTNEXT"); err != nil {
 		t.Fatal(err)
