@@ -300,3 +300,49 @@ func TestFewAttempts(t *testing.T) {
 		})
 	}
 }
+
+// A server that never takes anything is not waited for for ever, however many messages wait their turn.
+func TestLifetimeEndsWhileAGroupIsPaused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const messages = 200
+		r := newRig(t, func(_ context.Context, w *Work) []Outcome { return all(w, tooFast) })
+		r.run()
+		begun := time.Now()
+		for n := range messages {
+			r.add(newEnvelope(t, fmt.Sprintf("PAUSED%06d", n), "a@one.test"))
+		}
+		r.until("all are given up", r.empty)
+		// Each is tried after five days at the latest, and then has its last turn.
+		if age := time.Since(begun); age < 120*time.Hour || age > 120*time.Hour+2*messages*11*time.Minute {
+			t.Errorf("given up after %v", age)
+		}
+		r.stop()
+	})
+}
+
+// What the admin holds for weeks is not given up for it.
+func TestTimeOnHoldDoesNotCount(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tries := 0
+		r := newRig(t, func(_ context.Context, w *Work) []Outcome {
+			tries++
+			return all(w, later)
+		})
+		r.start(newEnvelope(t, idA, "a@one.test"))
+		time.Sleep(time.Hour)
+		if err := r.Hold(idA); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * day)
+		before := tries
+		if err := r.Release(idA); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * day)
+		synctest.Wait()
+		if r.empty() || tries < before+20 {
+			t.Errorf("given up, or left alone, after %d more attempts", tries-before)
+		}
+		r.stop()
+	})
+}

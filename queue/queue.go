@@ -75,8 +75,9 @@ type Deliverer interface {
 type Options struct {
 	Hostname string
 	// Lifetime is how long a recipient is tried before it fails. Only the time between attempts
-	// counts, each wait no longer than it was meant to be: so neither a clock that jumped nor a
-	// week without power makes mail fail that was tried once or twice.
+	// counts, each wait no longer than it was meant to be, and that for its turn no longer than the
+	// queue has run: so neither a clock that jumped, nor a week without power or on hold makes mail
+	// fail that was tried once or twice.
 	Lifetime     time.Duration
 	DelayWarning time.Duration // after which a submitter is told; 0: never
 	Workers      int           // attempts at once
@@ -109,6 +110,7 @@ type Queue struct {
 	locks    idLocks // held from reading an envelope to recording what follows from it
 	slots    slots
 	counters counters
+	clock    steadyClock
 	waiting  atomic.Int64       // offers that are waited for
 	crew     crew               // makes all attempts
 	attempts context.Context    // ends when attempts are to be cut off
@@ -123,6 +125,7 @@ func New(opt Options, store Store, deliver Deliverer) *Queue {
 	q := &Queue{opt: opt, store: store, deliver: deliver, wake: make(chan struct{}, 1), locks: newIDLocks()}
 	q.crew.on = map[*Work]bool{}
 	q.attempts, q.cut = context.WithCancel(context.Background())
+	q.clock.run(q.now())
 	q.slots.init(opt.Workers, opt.PerGroup, q.now)
 	return q
 }

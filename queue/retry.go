@@ -33,13 +33,18 @@ func longest(d time.Duration) time.Duration { return d + d/10 }
 // recipients of an attempt, so that they stay together.
 func (q *Queue) count(e *Envelope, r *Recipient, now time.Time, chance float64) {
 	if r.Attempts > 0 {
-		// Neither the clock's jumps nor the time when nobody tried count: no wait can be taken
-		// for longer than it was meant to be.
+		// Neither the clock's jumps nor the time when relayd did not run count: no wait can be taken
+		// for longer than it was meant to be, nor the wait for its turn after that for longer than
+		// there was somebody to give it one.
 		meant := spacing(r.Attempts)
 		if r.State == Held {
 			meant = lastRetry
 		}
-		r.Tried += min(max(0, now.Sub(r.LastTry)), longest(meant))
+		due := now
+		if r.Next.Before(now) {
+			due = r.Next
+		}
+		r.Tried += min(max(0, due.Sub(r.LastTry)), longest(meant)) + min(now.Sub(due), q.clock.run(now))
 	}
 	r.Attempts++
 	r.LastTry, r.Trying = now, true
