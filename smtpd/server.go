@@ -162,7 +162,7 @@ func New(opt Options, r Relay) *Server {
 	s.smtp.EnableREQUIRETLS = true // the gate offers it under TLS, which the library cannot see
 	s.smtp.EnableDSN = opt.Submission
 	opt.Gatekeep.serve(s)
-	s.smtp.ErrorLog = slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug)
+	s.smtp.ErrorLog = libraryLog{opt.Log}
 	return s
 }
 

@@ -137,6 +137,8 @@ func (g *gate) reword(verb string, code int, text string) string {
 		return "501 5.5.2 That is not base64\r\n"
 	case verb == "AUTH cancelled":
 		return ""
+	case strings.HasPrefix(text, libraryPanic):
+		return errPanicked.String() + "\r\n"
 	case strings.HasPrefix(text, "500 5.5.4 Unknown"), strings.HasPrefix(text, "504 5.5.4") && verb != "AUTH":
 		return "555 5.5.4 That parameter is not offered here: leave it out\r\n"
 	case strings.HasPrefix(text, "501 5.5.2 Was expecting MAIL"):

@@ -513,6 +513,38 @@ func TestPanicInASessionIsContained(t *testing.T) {
 	}
 }
 
+// One that the library recovers from is in the log at the level that is logged, and its client reads ours.
+func TestPanicUnderTheLibraryIsContained(t *testing.T) {
+	var log syncedBuffer
+	s := serve(t, func(o *Options) {
+		o.Submission, o.Log = true, slog.New(slog.NewTextHandler(&log, nil))
+		o.CanLogin = func(string) bool { panic("certificates") }
+	})
+	d := s.hello(t)
+	d.startTLS()
+	d.do("EHLO client.test", "421 4.3.0 Something went wrong here")
+	d.closed()
+	s.hello(t).do("QUIT", "221")
+	s.Shutdown(t.Context()) // the library logs after it has closed
+	got := log.String()
+	for _, want := range []string{"level=ERROR", "panic=certificates", "client=127.0.0.1:", "stack=\"goroutine"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in the log:\n%s", want, got)
+		}
+	}
+}
+
+// That no connection can be taken, for want of file descriptors as a rule, is nothing to keep quiet about.
+func TestTheLibraryIsHeardWhereItMatters(t *testing.T) {
+	var log syncedBuffer
+	l := libraryLog{slog.New(slog.NewTextHandler(&log, nil))}
+	l.Printf("accept error: %s; retrying in %s", "too many open files", time.Second)
+	l.Printf("error handling %v: %s", "192.0.2.1:4711", "connection reset by peer")
+	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "too many open files; retrying in 1s") || strings.Contains(got, "reset") {
+		t.Errorf("the log says\n%s", got)
+	}
+}
+
 // A syncedBuffer is a log.
 type syncedBuffer struct {
 	mu   sync.Mutex
