@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -128,7 +129,7 @@ func (l *Listener) greet(conn net.Conn) {
 		}
 	}()
 	conn.SetReadDeadline(time.Now().Add(patience))
-	c, err := read(conn)
+	c, err := l.read(conn)
 	close(got)
 	<-ended
 	if err != nil {
@@ -142,6 +143,17 @@ func (l *Listener) greet(conn net.Conn) {
 func (l *Listener) refuse(conn net.Conn, err error) {
 	l.log.Warn("connection without a PROXY header, which listen.proxy_from asks for, is closed", "client", conn.RemoteAddr().String(), "error", err.Error())
 	conn.Close()
+}
+
+// read takes the header off a connection. A panic over it ends that connection only.
+func (l *Listener) read(conn net.Conn) (c net.Conn, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.log.Error("panic over a PROXY header", "client", conn.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
+			err = errors.New("it has made relayd fail")
+		}
+	}()
+	return read(conn)
 }
 
 // read takes the header off a connection.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -127,6 +128,50 @@ func TestASilentProxyHoldsUpNobody(t *testing.T) {
 	}
 	if _, err := d.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// A trap is a connection over which the parser panics.
+type trap struct{ stream }
+
+func (trap) Read([]byte) (int, error)        { panic("trapped") }
+func (trap) SetReadDeadline(time.Time) error { return nil }
+func (t trap) Close() error                  { return t.Conn.Close() }
+
+// trapped is a listener whose first connection is a trap.
+type trapped struct {
+	net.Listener
+	once sync.Once
+}
+
+func (l *trapped) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.once.Do(func() { c = trap{stream{Conn: c}} })
+	}
+	return c, err
+}
+
+func TestAPanicOverAHeaderEndsOneConnection(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	d := &door{Listen(&trapped{Listener: tcp}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, slog.New(slog.NewTextHandler(&log, nil))), t}
+	t.Cleanup(func() { d.Close() })
+	if b, err := io.ReadAll(d.dial("")); len(b) > 0 || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	d.dial(v4)
+	c, err := d.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	d.Close()
+	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "panic=trapped") || !strings.Contains(got, "stack=") {
+		t.Errorf("the log says\n%s", got)
 	}
 }
 
