@@ -104,7 +104,7 @@ func newMessage(e *queue.Envelope) Message {
 // heldByAdmin tells what `queue-hold` holds from what waits for a cause to be mended: that is tried
 // every few hours, or its reply says that it is held.
 func heldByAdmin(r *queue.Recipient) bool {
-	return r.State == queue.Held && !r.Scheduled() && !strings.HasPrefix(r.LastReply, "held: ")
+	return r.State == queue.Held && !r.Scheduled() && !strings.HasPrefix(r.LastReply, "held: ") && !r.HeldAfterPanics()
 }
 
 // newDetail is the view of an envelope with all that is known, but for the header.

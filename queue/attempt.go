@@ -104,6 +104,11 @@ func (r *Recipient) holdAfterPanics() bool {
 	return true
 }
 
+// HeldAfterPanics reports whether that holds it, and not the admin.
+func (s Status) HeldAfterPanics() bool {
+	return s.State == Held && s.Class == panicked && s.Same == 0
+}
+
 // containWork is contain for one attempt, outside of the deliverer: what was not settled counts as
 // tried, and its panics are counted too. It is to be deferred.
 func (q *Queue) containWork(w *Work) {

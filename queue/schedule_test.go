@@ -133,7 +133,7 @@ func TestWhatMakesUsPanicTwiceIsHeld(t *testing.T) {
 		time.Sleep(20 * 24 * hour)
 		synctest.Wait()
 		e := r.store.Get(idA)
-		if e == nil || tries[idA] != 2 || e.Recipients[0].State != Held || !e.Recipients[0].Next.IsZero() || !strings.Contains(e.Recipients[0].LastReply, "held: it has made relayd fail") {
+		if e == nil || tries[idA] != 2 || e.Recipients[0].State != Held || !e.Recipients[0].Next.IsZero() || !e.Recipients[0].HeldAfterPanics() || !strings.Contains(e.Recipients[0].LastReply, "held: it has made relayd fail") {
 			t.Fatalf("after %d attempts: %s", tries[idA], text(e))
 		}
 		if !strings.Contains(r.log.String(), "id="+idA+" panic=\"at the disco\" stack=") {
