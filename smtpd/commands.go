@@ -43,8 +43,11 @@ func (g *gate) nextCommand() {
 	}
 	g.verb = verb
 	g.ahead = line
-	if verb == "RCPT" {
+	switch verb {
+	case "RCPT":
 		g.ahead = g.completePostmaster(line, arg)
+	case "DATA", "RSET": // go-smtp refuses a space behind them, which RFC 5321 section 4.1.1 wants to be tolerated
+		g.ahead = []byte(verb + "\r\n")
 	}
 }
 

@@ -123,6 +123,17 @@ func TestCommandsAfterQUITAreNotRun(t *testing.T) {
 	}
 }
 
+func TestASpaceBehindACommandIsTolerated(t *testing.T) {
+	s := serve(t, nil)
+	d := s.hello(t)
+	d.do("RSET ", "250 2.0.0 Ok")
+	d.do("MAIL FROM:<a@client.test>  ", "250")
+	d.do("RCPT TO:<a@example.test> ", "250")
+	d.do("DATA ", "354")
+	d.do("hello\r\n.", "250 2.0.0 Ok: queued")
+	d.do("QUIT ", "221")
+}
+
 // CR CR LF . CR LF hides the end from go-smtp's reader, which would swallow what follows.
 func TestDoubleCRBeforeTheEndSwallowsNothing(t *testing.T) {
 	s := serve(t, nil)
