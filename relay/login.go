@@ -14,23 +14,26 @@ import (
 )
 
 // Login checks a user's password. Unknown, disabled and wrong are one answer, and take as long. A
-// source that has guessed too much is refused before anything is checked.
+// source that has guessed too much is refused before anything is checked. With an error it returns the
+// address that was tried, of a user who need not exist; the zero Address for a name that is none of a
+// hosted domain. Such a name may be a password in the wrong field, so nothing keeps or shows it.
 func (in *Inbound) Login(ctx context.Context, c *Client, name, password string) (address.Address, error) {
 	user, err := address.Parse(name)
-	if err != nil {
-		user = address.Address{}
+	d := in.Domains().Get(user.Domain)
+	if err != nil || d == nil {
+		user, d = address.Address{}, nil
 	}
 	var table *users.Table
-	if d := in.Domains().Get(user.Domain); d != nil {
+	if d != nil {
 		if d.Users == nil {
-			return address.Address{}, reply.New(454, "4.7.0", "Logins of this domain cannot be checked at the moment").Because(d.Broken.Err())
+			return user, reply.New(454, "4.7.0", "Logins of this domain cannot be checked at the moment").Because(d.Broken.Err())
 		}
 		table = d.Users
 	}
 	account := user.Key()
 	known, err := in.Bans.Admit(ctx, c.IP, account)
 	if err != nil {
-		return address.Address{}, in.notAdmitted(err)
+		return user, in.notAdmitted(err)
 	}
 	ok, err := in.Verifier.Verify(ctx, users.Login{
 		Table: table, User: user, Password: password, Source: bans.Source(c.IP), Known: known,
@@ -38,12 +41,12 @@ func (in *Inbound) Login(ctx context.Context, c *Client, name, password string) 
 	})
 	switch {
 	case errors.Is(err, users.ErrBusy):
-		return address.Address{}, reply.New(454, "4.7.0", "Too many logins at the moment, please try again").Because(err)
+		return user, reply.New(454, "4.7.0", "Too many logins at the moment, please try again").Because(err)
 	case err != nil:
-		return address.Address{}, in.notAdmitted(err)
+		return user, in.notAdmitted(err)
 	case !ok:
 		in.Bans.Failed(c.IP, account)
-		return address.Address{}, reply.New(535, "5.7.8", "User name or password is wrong (the user name is the whole address)")
+		return user, reply.New(535, "5.7.8", "User name or password is wrong (the user name is the whole address)")
 	}
 	in.Bans.Succeeded(c.IP, account)
 	in.Log.Debug("logged in", "user", user.String(), "client", c.IP.String())

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -54,6 +55,22 @@ func TestABanDoesNotHitWhoHasLoggedInFromThere(t *testing.T) {
 	}
 	if got := h.try("2001:db8:7:0::9", "app@example.test", "secret"); got != "" {
 		t.Errorf("who has logged in from there: %s", got)
+	}
+}
+
+// Who swaps user name and password shall find the password neither in the log nor among the bans.
+func TestAPasswordInTheWrongFieldIsKeptNowhere(t *testing.T) {
+	h := build(t, "", exampleTest)
+	for i := range 12 {
+		h.try(fmt.Sprintf("192.0.2.%d", i), "P@ss.word", "app@example.test")
+	}
+	for range 6 {
+		h.try("192.0.2.77", "hunter2", "app@example.test")
+	}
+	for _, b := range h.Bans.List() {
+		if b.Account != "" {
+			t.Errorf("the ban of %q", b.Account)
+		}
 	}
 }
 

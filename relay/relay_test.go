@@ -685,6 +685,9 @@ func TestLogins(t *testing.T) {
 		if err == nil || r.Code != c.want || r.Enhanced != "5.7.8" {
 			t.Errorf("%s: %v", c.user, err)
 		}
+		if hosted := strings.HasSuffix(c.user, "@example.test"); hosted && user.String() != c.user || !hosted && !user.IsNull() {
+			t.Errorf("%s: %q may stand in the log", c.user, user)
+		}
 		refusals = append(refusals, fmt.Sprint(r))
 	}
 	if len(slices.Compact(refusals)) != 1 {

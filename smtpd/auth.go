@@ -43,7 +43,11 @@ func (s *session) login(identity, user, password string) (err error) {
 	who, err := s.srv.relay.Login(s.srv.ctx, c, user, password)
 	if err != nil {
 		r := reply.From(err)
-		attrs := []any{"client", c.IP.String(), "user", user, "reply", r.String()}
+		tried := who.String()
+		if who.IsNull() {
+			tried = "(not an address of a hosted domain)"
+		}
+		attrs := []any{"client", c.IP.String(), "user", tried, "reply", r.String()}
 		if r.Cause != nil {
 			attrs = append(attrs, "cause", r.Cause.Error())
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,19 @@ func TestAUTHDialogs(t *testing.T) {
 				d.do(lines[i], lines[i+1])
 			}
 		})
+	}
+}
+
+// The name of a refused login may be the password, of somebody who has swapped the two.
+func TestAPasswordAsUserNameIsNotLogged(t *testing.T) {
+	var log syncedBuffer
+	s := serve(t, func(o *Options) { o.Submission, o.Log = true, slog.New(slog.NewTextHandler(&log, nil)) })
+	d := s.hello(t)
+	d.startTLS()
+	d.do("EHLO client.test", "250")
+	d.do("AUTH PLAIN AGh1bnRlcjIAYXBwQGV4YW1wbGUudGVzdA==", "535") // hunter2, app@example.test
+	if got := log.String(); !strings.Contains(got, "login refused") || strings.Contains(got, "hunter2") {
+		t.Errorf("the log says\n%s", got)
 	}
 }
 

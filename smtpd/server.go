@@ -61,7 +61,8 @@ import (
 // about one transaction from one at a time. An error that carries a *reply.Reply is answered
 // with it; any other error is answered 451 4.3.0 and logged.
 type Relay interface {
-	// Login returns the address of the user that the password belongs to.
+	// Login returns the address of the user that the password belongs to; with an error the address
+	// that was tried, if it may stand in the log.
 	Login(ctx context.Context, c *relay.Client, user, password string) (address.Address, error)
 	// Mail judges tx.Sender and tx.Size.
 	Mail(ctx context.Context, tx *relay.Transaction) error
