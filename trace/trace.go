@@ -83,7 +83,7 @@ func (s *search) wants(e *Event) bool {
 
 // names reports whether a line is about an address.
 func names(e *Event, address string) bool {
-	for _, key := range []string{"from", "to", "user", "alias"} {
+	for _, key := range []string{"from", "to", "user", "alias", "refused", "tried"} {
 		for one := range strings.SplitSeq(e.Fields[key], ">, <") {
 			if strings.EqualFold(strings.Trim(one, "<>"), address) {
 				return true

@@ -30,7 +30,7 @@ func story(h slog.Handler) {
 	log.Info("delivered", "id", "AAAAAAAA", "to", "<me@gmail.example>", "host", "mx.gmail.example", "reply", "250 2.0.0 OK", "attempts", 2, "tls", "TLS1.3")
 	log.Info("delivered", "id", "CCCCCCCC", "to", "<app@example.org>", "host", "", "reply", "250 OK", "attempts", 1)
 	log.Warn("login refused", "client", "192.0.2.9", "user", "app@example.org")
-	log.Info("refused", "id", "DDDDDDDD", "client", "192.0.2.7", "from", "<bob@else.example>", "reply", "550 5.7.1 We do not relay")
+	log.Info("refused", "id", "DDDDDDDD", "client", "192.0.2.7", "from", "<bob@else.example>", "refused", "<nobody@example.org>", "reply", "550 5.7.1 We do not relay")
 }
 
 // written is the story in one of the formats of [log].
@@ -70,13 +70,14 @@ func TestFind(t *testing.T) {
 			"CCCCCCCC a notice (failed) about BBBBBBBB goes to <app@example.org>",
 			"CCCCCCCC delivered to <app@example.org>, attempt 1: 250 OK",
 		},
-		"CCCCCCCC":         {"CCCCCCCC a notice (failed) about BBBBBBBB goes to <app@example.org>", "CCCCCCCC delivered to <app@example.org>, attempt 1: 250 OK"},
-		"DDDDDDDD":         {"DDDDDDDD refused: brought by 192.0.2.7, from <bob@else.example>: 550 5.7.1 We do not relay"},
-		"EEEEEEEE":         nil,
-		"x@example.org":    nil,
-		"pp@example.org":   nil,
-		"app@EXAMPLE.org":  {"BBBBBBBB", "BBBBBBBB", "CCCCCCCC", "CCCCCCCC", " login refused: client 192.0.2.9, user app@example.org"},
-		"me@gmail.example": {"AAAAAAAA", "AAAAAAAA", "AAAAAAAA"}, // also the line that names only the alias
+		"CCCCCCCC":           {"CCCCCCCC a notice (failed) about BBBBBBBB goes to <app@example.org>", "CCCCCCCC delivered to <app@example.org>, attempt 1: 250 OK"},
+		"DDDDDDDD":           {"DDDDDDDD refused: brought by 192.0.2.7, from <bob@else.example>: 550 5.7.1 We do not relay"},
+		"EEEEEEEE":           nil,
+		"nobody@EXAMPLE.org": {"DDDDDDDD refused: brought by 192.0.2.7, from <bob@else.example>: 550 5.7.1 We do not relay"},
+		"x@example.org":      nil,
+		"pp@example.org":     nil,
+		"app@EXAMPLE.org":    {"BBBBBBBB", "BBBBBBBB", "CCCCCCCC", "CCCCCCCC", " login refused: client 192.0.2.9, user app@example.org"},
+		"me@gmail.example":   {"AAAAAAAA", "AAAAAAAA", "AAAAAAAA"}, // also the line that names only the alias
 	} {
 		for _, format := range []string{"text", "json", "syslog"} {
 			got, _ := find(t, written(format), about)
