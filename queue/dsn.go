@@ -110,9 +110,11 @@ func (q *Queue) addDSN(e *Envelope, about []*Recipient, action string) error {
 		ID: d.id, Received: now, UTF8: !e.Sender.ASCII(), EightBit: !isASCII(text),
 		Recipients: []Recipient{{Address: e.Sender, Notify: []string{"NEVER"}}},
 	}
-	if err := q.Add(note, io.MultiReader(strings.NewReader(signature), bytes.NewReader(text))); err != nil {
+	q.prepare(note)
+	if err := q.store.Add(note, io.MultiReader(strings.NewReader(signature), bytes.NewReader(text))); err != nil {
 		return err
 	}
+	defer q.poke() // what becomes of it stands behind this line in the log
 	q.opt.Log.Info("DSN queued", "id", d.id, "about", e.ID, "action", d.done(about[0]), "to", "<"+e.Sender.String()+">")
 	return nil
 }
