@@ -42,11 +42,15 @@ func TestProviders(t *testing.T) {
 		{"exec", values{"program": "x", "wait": "soon"}, "wait: \"soon\" is not a time"},
 		{"exec", values{"program": "x", "wait": "2h"}, "wait: \"2h\" is not a time"},
 		{"httpreq", values{"endpoint": "dns"}, "endpoint: "},
+		{"httpreq", values{"endpoint": "https://u:secret@dns example"}, "endpoint: "},
 		{"rfc2136", values{"nameserver": "192.0.2.1", "ttl": "x"}, "ttl: \"x\" is not a whole number"},
 	} {
 		err := CheckProvider(c.name, c.values)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s %v: %v", c.name, c.values, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret@") {
+			t.Errorf("%s: a password is shown: %v", c.name, err)
 		}
 	}
 }

@@ -133,11 +133,8 @@ func providers() map[string]func(*settings) (challenge.Provider, error) {
 			c := httpreq.NewDefaultConfig()
 			endpoint, err := url.Parse(s.need("endpoint"))
 			c.Endpoint, c.Username, c.Password = endpoint, s.text("username"), s.text("password")
-			if err == nil && c.Endpoint.Host == "" {
-				err = errors.New("endpoint: that is no URL")
-			}
-			if err != nil {
-				return nil, err
+			if err != nil || c.Endpoint.Host == "" { // err quotes the URL, which may have a password in it
+				return nil, errors.New("endpoint: that is no URL")
 			}
 			return httpreq.NewDNSProviderConfig(c)
 		},
