@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log"
 	"net/http"
 	"time"
 
@@ -16,7 +17,10 @@ func (d *daemon) newMetrics() (*metrics.Metrics, *http.Server) {
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
-	return m, &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10}
+	return m, &http.Server{
+		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: log.New(webLog{d.log}, "", 0),
+	}
 }
 
 func (d *daemon) healthy() bool {

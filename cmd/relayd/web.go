@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -19,8 +23,21 @@ func (d *daemon) newWeb() *http.Server {
 	return &http.Server{
 		Handler: d.answers, TLSConfig: d.answers.TLSConfig(d.certs.TLSConfig()), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10,
-		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what strangers send is not our error
+		ErrorLog: log.New(webLog{d.log}, "", 0),
 	}
+}
+
+// A webLog takes what net/http logs and gives it the level that it has for the admin: what strangers send
+// is not our error, but a panic is, and a connection that cannot be taken.
+type webLog struct{ *slog.Logger }
+
+func (l webLog) Write(line []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.HasPrefix(line, []byte("http: panic")) || bytes.HasPrefix(line, []byte("http: Accept error")) {
+		level = slog.LevelError
+	}
+	l.Log(context.Background(), level, "from the web server", "error", strings.TrimSpace(string(line)))
+	return len(line), nil
 }
 
 // serveWeb serves one address until the daemon goes down.
