@@ -23,7 +23,8 @@ type limits struct {
 	unknown map[netip.Prefix]int // addresses that there are not
 }
 
-// maxSources bounds the memory of one hour: past it the counting begins anew.
+// maxSources bounds the memory of one hour: past it the counting of sources begins anew, and of them
+// only. Whoever has an IPv6 /48 has that many, and must not make room for a user's next messages.
 const maxSources = 20_000
 
 // maxForged is how many SRS addresses with a wrong hash one source may try in an hour. A forwarder
@@ -35,10 +36,14 @@ func newLimits(now func() time.Time) *limits { return &limits{now: now} }
 // turn begins a new hour when the old one is over. The caller holds mu.
 func (l *limits) turn() {
 	now := l.now()
-	if age := now.Sub(l.began); age >= 0 && age < time.Hour && len(l.guesses)+len(l.forgers)+len(l.unknown) < maxSources {
+	age := now.Sub(l.began)
+	over := age < 0 || age >= time.Hour
+	if over {
+		l.began, l.sent = now, map[address.Address]int{}
+	}
+	if !over && len(l.guesses)+len(l.forgers)+len(l.unknown) < maxSources {
 		return
 	}
-	l.began, l.sent = now, map[address.Address]int{}
 	l.guesses, l.forgers, l.unknown = map[netip.Prefix]map[string]bool{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
 }
 
