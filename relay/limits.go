@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,25 +14,31 @@ import (
 // mailbox behind it its good name, and nobody finds a hash by trying. A source is an IPv4 address
 // or an IPv6 /64. Safe for concurrent use.
 type limits struct {
-	now func() time.Time
+	now  func() time.Time
+	seed maphash.Seed
 
 	mu      sync.Mutex
 	began   time.Time // of the hour that is counted
 	sent    map[address.Address]int
-	guesses map[netip.Prefix]map[string]bool
-	forgers map[netip.Prefix]int // forged SRS addresses
-	unknown map[netip.Prefix]int // addresses that there are not
+	guesses map[netip.Prefix]map[uint64]bool // addresses, as hashes: who makes them up chooses how long they are
+	tried   int                              // of them all
+	forgers map[netip.Prefix]int             // forged SRS addresses
+	unknown map[netip.Prefix]int             // addresses that there are not
 }
 
-// maxSources bounds the memory of one hour: past it the counting of sources begins anew, and of them
-// only. Whoever has an IPv6 /48 has that many, and must not make room for a user's next messages.
-const maxSources = 20_000
+// maxSources and maxTried, of addresses at a catch-all, bound the memory of one hour: past them the
+// counting of sources begins anew, and of them only. Whoever has an IPv6 /48 has that many, and must not
+// make room for a user's next messages.
+const (
+	maxSources = 20_000
+	maxTried   = 2_000_000 // of about 20 bytes
+)
 
 // maxForged is how many SRS addresses with a wrong hash one source may try in an hour. A forwarder
 // that returns spam of others does so now and then; to find one hash takes more than 2^40 tries.
 const maxForged = 100
 
-func newLimits(now func() time.Time) *limits { return &limits{now: now} }
+func newLimits(now func() time.Time) *limits { return &limits{now: now, seed: maphash.MakeSeed()} }
 
 // turn begins a new hour when the old one is over. The caller holds mu.
 func (l *limits) turn() {
@@ -41,10 +48,11 @@ func (l *limits) turn() {
 	if over {
 		l.began, l.sent = now, map[address.Address]int{}
 	}
-	if !over && len(l.guesses)+len(l.forgers)+len(l.unknown) < maxSources {
+	if !over && len(l.guesses)+len(l.forgers)+len(l.unknown) < maxSources && l.tried < maxTried {
 		return
 	}
-	l.guesses, l.forgers, l.unknown = map[netip.Prefix]map[string]bool{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
+	l.tried = 0
+	l.guesses, l.forgers, l.unknown = map[netip.Prefix]map[uint64]bool{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
 }
 
 // maySend counts a message of user, and is false when it is one too many. 0 is no limit.
@@ -73,13 +81,18 @@ func (l *limits) mayTry(ip netip.Addr, to address.Address, limit int) bool {
 	l.turn()
 	tried := l.guesses[source(ip)]
 	if tried == nil {
-		tried = map[string]bool{}
+		tried = map[uint64]bool{}
 		l.guesses[source(ip)] = tried
 	}
-	if !tried[to.Key()] && len(tried) >= limit {
+	key := maphash.String(l.seed, to.Key())
+	switch {
+	case tried[key]:
+		return true
+	case len(tried) >= limit:
 		return false
 	}
-	tried[to.Key()] = true
+	tried[key] = true
+	l.tried++
 	return true
 }
 
