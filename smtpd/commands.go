@@ -81,6 +81,9 @@ func (g *gate) judge(verb, arg string) *reply.Reply {
 	case "MAIL":
 		return g.judgeMail(arg)
 	case "RSET": // at any time (RFC 5321 section 4.1.4)
+		if arg != "" {
+			return reply.New(501, "5.5.4", "RSET takes no argument")
+		}
 		return nil
 	case "RCPT":
 		return need(g.inMail, "MAIL comes before RCPT")

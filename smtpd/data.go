@@ -242,8 +242,8 @@ func (g *gate) readDeadline() time.Time {
 	if g.mode == data {
 		return g.budget.deadline()
 	}
-	limits, now := g.srv.opt.Limits, time.Now()
-	next := now.Add(limits.CommandTimeout)
+	limits := g.srv.opt.Limits
+	next := g.asked.Add(limits.CommandTimeout)
 	if end := g.mailBegan.Add(limits.Transaction); g.inMail && end.Before(next) {
 		return end
 	}

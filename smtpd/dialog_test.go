@@ -175,6 +175,7 @@ func TestRefusalsOnTheMXPort(t *testing.T) {
 		{"RCPT TO:<a@example.test>", "503 5.5.1"},
 		{"DATA", "503 5.5.1"},
 		{"RSET", "250 2.0.0"}, // which RFC 5321 section 4.1.4 wants even then
+		{"RSET now", "501 5.5.4"},
 		{"EHLO", "501 5.5.4"},
 		{"EHLO two words", "501 5.5.4"},
 		{"AUTH PLAIN x", "502 5.5.1"},

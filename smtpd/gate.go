@@ -36,11 +36,12 @@ type gate struct {
 	conn   net.Conn // raw, or TLS over it
 	tls    *tls.ConnectionState
 	in     *bufio.Reader
-	behind []byte // read with the end of a body and yet to be read by in
-	out    []byte // replies on their way
-	reply  []byte // what go-smtp has answered since its last read
-	line   []byte // command line being read
-	ahead  []byte // what go-smtp gets to read next
+	behind []byte    // read with the end of a body and yet to be read by in
+	out    []byte    // replies on their way
+	reply  []byte    // what go-smtp has answered since its last read
+	line   []byte    // command line being read
+	asked  time.Time // when its first octet was waited for
+	ahead  []byte    // what go-smtp gets to read next
 	mode   mode
 	verb   string // command that go-smtp is answering
 	err    error  // sticky
@@ -240,7 +241,7 @@ var (
 // readLine reads a line with its end into g.line. A line that is too long or ends badly is read
 // to its end first, so that its rest is no command.
 func (g *gate) readLine(limit int) ([]byte, error) {
-	g.line = g.line[:0]
+	g.line, g.asked = g.line[:0], time.Now()
 	total := 0
 	for {
 		part, err := g.in.ReadSlice('\n')

@@ -101,7 +101,7 @@ type Limits struct {
 
 	Delay          time.Duration // longest before a refusal past Unhurried
 	Transaction    time.Duration // from MAIL to DATA
-	CommandTimeout time.Duration // for the next command; RFC 5321 section 4.5.3.2.7 asks for 5 min
+	CommandTimeout time.Duration // for the whole of the next command; RFC 5321 section 4.5.3.2.7 asks for 5 min
 	WriteTimeout   time.Duration // for a reply to be taken
 	Handshake      time.Duration // TLS
 	DataTimeout    time.Duration // for the next byte of a body (section 4.5.3.2.5: 3 min)

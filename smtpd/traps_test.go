@@ -82,6 +82,31 @@ func TestIdleSessionIsToldAndClosed(t *testing.T) {
 	})
 }
 
+func TestTrickledCommandIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opt := options(t)
+		s := servePipe(t, opt)
+		d := s.pipe(t)
+		d.expect("220")
+		d.do("EHLO client.test", "250")
+		began := time.Now()
+		go func() {
+			for {
+				if _, err := d.c.Write([]byte("x")); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Second)
+			}
+		}()
+		d.expect("421 4.4.2")
+		if waited := time.Since(began); waited != opt.Limits.CommandTimeout {
+			t.Errorf("a trickle was suffered for %v", waited)
+		}
+		s.Shutdown(context.Background())
+		d.c.Close()
+	})
+}
+
 // A byte every two minutes keeps each read alive; the minimum rate ends it all the same.
 func TestTrickledBodyIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
