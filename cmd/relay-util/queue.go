@@ -21,7 +21,7 @@ func (t *tool) queueVerbs() []*cobra.Command {
 		t.queueChange("retry", "will be tried now", "Try messages now instead of at their time; what is held stays held."),
 		t.queueChange("hold", "held", "Keep messages from being tried until they are released."),
 		t.queueChange("release", "released", "Try messages now that are held."),
-		t.queueChange("remove", "removed", "Forget messages; neither sender nor recipient is told."),
+		t.queueChange("remove", "removed", "Forget messages, each with all its recipients; neither sender nor recipient is told."),
 		t.queueExport(),
 		t.queueCheck(),
 	}
