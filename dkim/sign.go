@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"relayd/message"
 )
 
 // Fields that are signed once more than they occur, so that none can be added: each is shown to
@@ -81,13 +83,10 @@ func Sign(msg io.Reader, keys []*Key, now time.Time) (string, error) {
 		}
 	}
 	if len(h.raw) > 0 && isWSP(h.raw[0]) {
-		out = append(out, separator...)
+		out = append(out, message.Separator...)
 	}
 	return string(out), nil
 }
-
-// separator is continued by the lines at the start of a message that belong to no field.
-const separator = "X-Malformed: the message begins with white space\r\n"
 
 // hashBody reads the rest of buf.in and returns its hash in base64.
 func hashBody(buf *buffers) (string, error) {

@@ -24,7 +24,7 @@ func checkCarried(t *testing.T, raw []byte) {
 		prefix := "Received: by us\r\n"
 		m.Prepend(prefix)
 		if len(raw) > 0 && (raw[0] == ' ' || raw[0] == '\t') {
-			prefix += separator
+			prefix += Separator
 		}
 		checkBytes(t, m, prefix, original)
 		if added := m.Complete("ID", "example.org", clock); !strings.HasSuffix(added, "\r\n") && added != "" {

@@ -42,7 +42,7 @@ func TestFieldsLeftOut(t *testing.T) {
 			m.Prepend("First: x\r\n")
 			want := "First: x\r\n" + c.want + text
 			if strings.HasPrefix(c.header, " ") {
-				want = "First: x\r\n" + separator + c.want + text
+				want = "First: x\r\n" + Separator + c.want + text
 			}
 			if got := all(t, m.Reader()); got != want || m.Size() != int64(len(want)) {
 				t.Errorf("%q: %d bytes, said to be %d, not %d: %.300q", c.header, len(got), m.Size(), len(want), got)

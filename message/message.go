@@ -159,12 +159,13 @@ func (m *Message) Prepend(fields string) {
 		return
 	}
 	if len(m.prefix) == 0 && m.Header.continues() {
-		m.prefix = []string{separator}
+		m.prefix = []string{Separator}
 	}
 	m.prefix = append([]string{fields}, m.prefix...)
 }
 
-const separator = "X-Malformed: the message begins with white space\r\n"
+// Separator is the field that is continued by the lines at the start of a message that belong to none.
+const Separator = "X-Malformed: the message begins with white space\r\n"
 
 // LeaveOut has remove take whole fields out of the header that goes on: it is given Header.Raw,
 // which it must not change, and returns it without them. Header and Original stay as they are.

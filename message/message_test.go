@@ -84,7 +84,7 @@ func TestNoByteChanges(t *testing.T) {
 		prefix := ""
 		for i, f := range rapid.SliceOfN(rapid.StringMatching(`X-[a-z]{1,9}: [a-z]{0,80}\r\n`), 0, 5).Draw(t, "fields") {
 			if m.Prepend(f); i == 0 && size > 0 && (original[0] == ' ' || original[0] == '\t') {
-				f += separator
+				f += Separator
 			}
 			prefix = f + prefix
 		}
