@@ -20,8 +20,8 @@ const maxPerFile = 100
 // Rules that keep the local part ("*: *@other") are tried with every name that a table within
 // their reach has, and with one that none has: all names of no rule go the same way, and a
 // mailbox can only end a way. Where domains differ in separators and drop characters, names that
-// two of them cut apart in different places are tried in part only; Resolve returns ErrLoop for
-// what remains.
+// two of them cut apart in different places are tried in part only; Resolve fails for what
+// remains.
 func Check(h Hosted, tables []*Table) problem.List {
 	c := &checker{
 		h:       h,

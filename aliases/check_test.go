@@ -164,7 +164,7 @@ func TestCheckedTablesResolve(t *testing.T) {
 	if len(Check(w, w.all())) == 0 {
 		t.Error("Check finds nothing")
 	}
-	if _, err := Resolve(w, address.Address{Local: "x", Domain: "a.org"}); !errors.Is(err, ErrLoop) {
+	if _, err := Resolve(w, address.Address{Local: "x", Domain: "a.org"}); !errors.Is(err, errLoop) {
 		t.Errorf("Resolve: %v", err)
 	}
 }

@@ -33,7 +33,7 @@ type mark struct {
 type ExpiredError struct{ Rule *Rule }
 
 func (e *ExpiredError) Error() string {
-	return fmt.Sprintf("%s:%d: the alias %s has expired (%s)", e.Rule.File, e.Rule.Line, quoteLeft(e.Rule.Left), FormatExpiry(e.Rule.Expires))
+	return fmt.Sprintf("%s:%d: the alias %s has expired (%s)", e.Rule.File, e.Rule.Line, quoteLeft(e.Rule.Left), formatExpiry(e.Rule.Expires))
 }
 
 // Unwrap makes an ExpiredError an ErrNoSuchAddress.
@@ -50,7 +50,7 @@ func (r Rule) Temporary(expires time.Time, note string) (Rule, error) {
 		return Rule{}, fmt.Errorf("the note has %d bytes, and %d are allowed", len(note), maxNote)
 	}
 	r.Expires, r.Note = expires.UTC().Truncate(time.Second), note
-	if _, err := ParseExpiry(FormatExpiry(r.Expires)); err != nil {
+	if _, err := ParseExpiry(formatExpiry(r.Expires)); err != nil {
 		return Rule{}, err
 	}
 	return r, checkNote(note)
@@ -58,7 +58,7 @@ func (r Rule) Temporary(expires time.Time, note string) (Rule, error) {
 
 // mark is the line that makes r temporary, without a line end.
 func (r *Rule) mark() string {
-	s := "# " + markWord + " " + quoteLeft(r.Left) + " expires " + FormatExpiry(r.Expires)
+	s := "# " + markWord + " " + quoteLeft(r.Left) + " expires " + formatExpiry(r.Expires)
 	if r.Note != "" {
 		s += ", " + r.Note
 	}
@@ -81,8 +81,8 @@ func ParseExpiry(s string) (time.Time, error) {
 	return at, nil
 }
 
-// FormatExpiry writes an end as ParseExpiry reads it, the end of a day in UTC as a date.
-func FormatExpiry(at time.Time) string {
+// formatExpiry writes an end as ParseExpiry reads it, the end of a day in UTC as a date.
+func formatExpiry(at time.Time) string {
 	at = at.UTC()
 	if at.Equal(at.Truncate(24 * time.Hour)) {
 		return at.AddDate(0, 0, -1).Format(time.DateOnly)

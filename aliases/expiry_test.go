@@ -30,8 +30,8 @@ func TestParseExpiry(t *testing.T) {
 			}
 			continue
 		}
-		if got := at.Format(time.RFC3339); got != tt.want || FormatExpiry(at) != tt.again {
-			t.Errorf("%s: %s, written %s", tt.text, got, FormatExpiry(at))
+		if got := at.Format(time.RFC3339); got != tt.want || formatExpiry(at) != tt.again {
+			t.Errorf("%s: %s, written %s", tt.text, got, formatExpiry(at))
 		}
 	}
 }

@@ -20,10 +20,10 @@ var (
 	// ErrNoSuchAddress means that nothing takes mail for the address: 550 5.1.1. An ExpiredError
 	// is one.
 	ErrNoSuchAddress = errors.New("no such address")
-	// ErrLoop means a cycle, or a chain of more than 10 rules, that Check was not asked about.
-	ErrLoop = errors.New("aliases lead in a circle or through more than 10 rules")
-	// ErrTooMany means more than 1,000 final targets, or 10,000 look-ups to find them.
-	ErrTooMany = errors.New("aliases lead to too many targets")
+	// errLoop means a cycle, or a chain of more than 10 rules, that Check was not asked about.
+	errLoop = errors.New("aliases lead in a circle or through more than 10 rules")
+	// errTooMany means more than 1,000 final targets, or 10,000 look-ups to find them.
+	errTooMany = errors.New("aliases lead to too many targets")
 )
 
 // A Resolution is where mail for one address goes, and how that was found.
@@ -48,8 +48,8 @@ type Step struct {
 }
 
 // Resolve finds the final targets for a. It returns ErrNoSuchAddress when there are none (also
-// for a domain that is not hosted), ErrLoop and ErrTooMany, which are faults of the files and
-// none of the sender. A target in a hosted domain that leads nowhere is left out. A final target
+// for a domain that is not hosted); every other error is a fault of the files and none of the
+// sender. A target in a hosted domain that leads nowhere is left out. A final target
 // in a hosted domain is a mailbox, unless the rule says via or is a command.
 func Resolve(h Hosted, a address.Address) (Resolution, error) {
 	t := h.Table(a.Domain)
@@ -102,18 +102,18 @@ func (w *walk) visit(at hop, depth int) error {
 	}
 	if open, met := w.open[n]; met {
 		if open {
-			return ErrLoop
+			return errLoop
 		}
 		return nil // all it leads to is in the result already
 	}
 	if depth > maxChain {
-		return ErrLoop
+		return errLoop
 	}
 	w.res.Steps = append(w.res.Steps, Step{Address: at.address, Rule: at.rule, Via: at.how})
 	w.open[n] = true
 	for _, target := range at.rule.Targets {
 		if w.lookups++; w.lookups > maxLookups {
-			return ErrTooMany
+			return errTooMany
 		}
 		next, ok := follow(w.h, at.rule, target, at.address.Local)
 		if !ok {
@@ -145,7 +145,7 @@ func (w *walk) end(at hop, target Target) error {
 		return nil
 	}
 	if len(w.finals) == maxFinals {
-		return ErrTooMany
+		return errTooMany
 	}
 	w.finals[id] = true
 	w.res.Targets = append(w.res.Targets, f)

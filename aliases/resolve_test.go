@@ -156,9 +156,9 @@ func TestResolveEndsInLoops(t *testing.T) {
 		"b.org": "*: *@a.org",
 	})
 	for addr, want := range map[string]error{
-		"self@a.org": ErrLoop,
-		"any@a.org":  ErrLoop,
-		"c1@a.org":   ErrLoop,
+		"self@a.org": errLoop,
+		"any@a.org":  errLoop,
+		"c1@a.org":   errLoop,
 		"c3@a.org":   nil, // ten rules are allowed
 	} {
 		if _, err := resolve(w, addr); !errors.Is(err, want) {
@@ -203,7 +203,7 @@ func TestResolveIsBounded(t *testing.T) {
 	b.WriteString("limit: part0,part1,part2,part3,part4,part5,part6,part7,part8,part9\n")
 	w := newWorld(t, map[string]string{"a.org": b.String()})
 	for _, addr := range []string{"l0n0@a.org", "sum@a.org"} {
-		if _, err := resolve(w, addr); !errors.Is(err, ErrTooMany) {
+		if _, err := resolve(w, addr); !errors.Is(err, errTooMany) {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}

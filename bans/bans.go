@@ -80,8 +80,9 @@ func (r *Refusal) Error() string {
 }
 
 // Admit decides whether a login is to be looked at, and waits where it is to be slowed. known says
-// that the account has logged in near there. The error is a *Refusal, ErrSlowed, or that of ctx. An
-// account is named by address.Key, with "" for a name that is no address.
+// that the account has logged in near there. The error is a *Refusal, that of ctx, or one
+// that says that too many wait already; after these two the client may try again. An account is named by
+// address.Key, with "" for a name that is no address.
 func (b *Book) Admit(ctx context.Context, ip netip.Addr, account string) (known bool, err error) {
 	source := Source(ip)
 	b.mu.Lock()

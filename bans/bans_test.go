@@ -190,7 +190,7 @@ func TestSlowedLoginsWait(t *testing.T) {
 		}
 		synctest.Wait()
 		for _, ip := range []string{"203.0.113.0", "192.0.2.1"} { // one more of the same, one more at all
-			if _, err := d.Admit(context.Background(), netip.MustParseAddr(ip), "me@x.test"); !errors.Is(err, ErrSlowed) {
+			if _, err := d.Admit(context.Background(), netip.MustParseAddr(ip), "me@x.test"); !errors.Is(err, errSlowed) {
 				t.Errorf("%s: %v", ip, err)
 			}
 		}

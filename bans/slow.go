@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// ErrSlowed is returned by Admit when too many logins are being slowed already. The client may try again.
-var ErrSlowed = errors.New("too many logins that are slowed wait already")
+// errSlowed says that too many logins are being slowed already. The client may try again.
+var errSlowed = errors.New("too many logins that are slowed wait already")
 
 const (
 	// delay is how long a login waits that is slowed. Mail programs bear it; who guesses does not get far.
@@ -36,7 +36,7 @@ type queues struct {
 
 func (q *queues) wait(ctx context.Context, p place) error {
 	if !q.enter(p) {
-		return ErrSlowed
+		return errSlowed
 	}
 	defer q.leave(p)
 	t := time.NewTimer(delay)

@@ -80,7 +80,8 @@ func (v Verdict) stops() bool { return v.Stop > 0 || v.Class == ClassReputation 
 
 // MailboxPace is how many messages a minute one mailbox at provider gets at most, whatever it
 // replies; 0: no bound is known. Google locks a mailbox that gets more than 60 a minute or 3,600
-// an hour, for up to a day. The provider is named as for Classify.
+// an hour, for up to a day. The provider is the registrable domain of the
+// server's name in lower case.
 func MailboxPace(provider string) int {
 	if isOneOf(google, provider) {
 		return googlePerMinute
@@ -88,11 +89,11 @@ func MailboxPace(provider string) int {
 	return 0
 }
 
-// Classify says what follows from a server's own reply, given at that stage. The provider is the
+// classify says what follows from a server's own reply, given at that stage. The provider is the
 // registrable domain of the server's name in lower case, such as "google.com"; "" if not known.
 // Replies that delivery made itself fare by their codes. Case and spacing of the text do not
 // matter, nor do bytes past the length that delivery keeps of a reply.
-func Classify(r *reply.Reply, at Stage, provider string) Verdict {
+func classify(r *reply.Reply, at Stage, provider string) Verdict {
 	if r.Positive() {
 		return Verdict{Class: ClassAccepted, Fate: Accepted}
 	}

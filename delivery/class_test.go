@@ -133,7 +133,7 @@ func knownReplies(t testing.TB) []classified {
 func TestReplyClasses(t *testing.T) {
 	met := make([]bool, len(replyRules))
 	for _, k := range knownReplies(t) {
-		if got := Classify(k.reply, k.at, k.provider).Class; got.String() != k.class {
+		if got := classify(k.reply, k.at, k.provider).Class; got.String() != k.class {
 			t.Errorf("%s at %s by %q: %v, want %s", k.reply, stageNames[k.at], k.provider, got, k.class)
 		}
 		if i := slices.IndexFunc(replyRules, hear(k.reply, k.at, k.provider).meets); i >= 0 {
@@ -212,7 +212,7 @@ func TestAnswersFromGoogle(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.row, func(t *testing.T) {
-			if got := Classify(parseReply(t, tt.reply), AtDot, "google.com"); got != tt.want {
+			if got := classify(parseReply(t, tt.reply), AtDot, "google.com"); got != tt.want {
 				t.Errorf("got  %+v\nwant %+v", got, tt.want)
 			}
 		})
@@ -241,7 +241,7 @@ func TestRepliesBeforeMail(t *testing.T) {
 		{AtAuth, "550 5.1.1 user unknown", Verdict{Class: ClassLogin, Fate: Hold, Advice: adviseLogin}},
 	}
 	for _, tt := range tests {
-		if got := Classify(parseReply(t, tt.reply), tt.at, ""); got != tt.want {
+		if got := classify(parseReply(t, tt.reply), tt.at, ""); got != tt.want {
 			t.Errorf("%s at %s:\ngot  %+v\nwant %+v", tt.reply, stageNames[tt.at], got, tt.want)
 		}
 	}
@@ -319,7 +319,7 @@ func TestGoogleReplyCorpus(t *testing.T) {
 	}
 	for _, l := range list {
 		want := expected(expectedOfGoogle, l.reply)
-		if got := Classify(l.reply, l.at, "google.com").Class; got != want || got == ClassUnknown {
+		if got := classify(l.reply, l.at, "google.com").Class; got != want || got == ClassUnknown {
 			t.Errorf("%s: %v, want %v", l.reply, got, want)
 		}
 	}
@@ -356,7 +356,7 @@ func TestReplyCorpus(t *testing.T) {
 		if !slices.ContainsFunc(unknownInCorpus, func(u string) bool { return strings.HasPrefix(r.String(), u) }) {
 			want = expected(expectedOfOthers, r)
 		}
-		v := Classify(r, AtRcpt, providerOf(host))
+		v := classify(r, AtRcpt, providerOf(host))
 		if v.Class != want {
 			t.Errorf("%s: %s: %v, want %v", host, said, v.Class, want)
 		}
@@ -388,7 +388,7 @@ func FuzzClassify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, code int, enhanced, text string, stage uint8, provider string) {
 		at := Stage(stage) % (AtDot + 1)
 		r := &reply.Reply{Code: code, Enhanced: enhanced, Text: strings.ToValidUTF8(text, "?")}
-		v := Classify(r, at, provider)
+		v := classify(r, at, provider)
 		switch {
 		case r.Positive() != (v.Fate == Accepted) || r.Positive() != (v.Class == ClassAccepted):
 			t.Errorf("%s: %+v", r, v)
@@ -400,10 +400,10 @@ func FuzzClassify(f *testing.F) {
 			t.Errorf("%s: %+v", r, v)
 		}
 		other := &reply.Reply{Code: code, Enhanced: enhanced, Text: swapCase(text)}
-		if got := Classify(other, at, provider); got != v {
+		if got := classify(other, at, provider); got != v {
 			t.Errorf("%q: %+v\n%q: %+v", text, v, other.Text, got)
 		}
 		r.Text = text // as no reply stands that delivery reads, but none may harm
-		Classify(r, at, provider)
+		classify(r, at, provider)
 	})
 }

@@ -129,7 +129,7 @@ func (p *pair) hear(t *testing.T, said saidReply, at Stage) {
 	p.says.Store(&lines)
 	r := c.Deliver(t.Context(), example, message(text, "a@example.org"))[0]
 	tookBad, tookGood := p.bad.Count()-bad, p.good.Count()-good
-	v := Classify(said.reply, at, registrable(name))
+	v := classify(said.reply, at, registrable(name))
 	want := p.expect(said.reply, at, v)
 	switch {
 	case want == atBad && (r.Reply.Code/100 != 2 || tookBad != 1 || tookGood != 0),

@@ -25,10 +25,10 @@ func judge(err error, t target) (v Verdict, heard bool) {
 	if !heard || r.Positive() {
 		return Verdict{}, false
 	}
-	return Classify(r.Reply, r.at, t.provider()), true
+	return classify(r.Reply, r.at, t.provider()), true
 }
 
-// provider names who runs t, as Classify wants it; "" where only an address is known.
+// provider names who runs t, as classify wants it; "" where only an address is known.
 func (t target) provider() string {
 	if t.name == "" {
 		return ""

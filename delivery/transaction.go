@@ -108,7 +108,7 @@ func (s *session) result(r *reply.Reply) Result {
 func (s *session) judged(r *reply.Reply, at Stage) Result {
 	result := s.result(r)
 	if r.Cause == nil {
-		result.Verdict = Classify(r, at, s.peer.provider())
+		result.Verdict = classify(r, at, s.peer.provider())
 		result.Strained = result.Verdict.Strained
 	}
 	return result
@@ -226,7 +226,7 @@ func (s *session) exchange(lines []string) ([]*reply.Reply, error) {
 	switch {
 	case errors.Is(err, errBadReply): // perhaps out of step from the start: then a reply was for another
 		clear(replies)
-	case s.goodbye != nil && kept && slices.Contains(replies[:reset+1], s.goodbye) && !Classify(s.goodbye, AtMail, s.peer.provider()).stops():
+	case s.goodbye != nil && kept && slices.Contains(replies[:reset+1], s.goodbye) && !classify(s.goodbye, AtMail, s.peer.provider()).stops():
 		// It tired of us before it knew what we want. A new connection shows whether that is all.
 		clear(replies)
 		err = s.lost(s.goodbye)

@@ -81,7 +81,7 @@ func Needed(s Site) []Record {
 	add(KindDMARC, "_dmarc."+s.Domain, "TXT", "v=DMARC1; p=none",
 		"DMARC, what others are to do with forgeries: nothing for now. Write p=reject once your own mail arrives")
 	for _, ip := range s.Addresses {
-		add(KindPTR, ReverseName(ip), "PTR", s.Hostname+".", "reverse DNS: Gmail takes no mail from an address without")
+		add(KindPTR, reverseName(ip), "PTR", s.Hostname+".", "reverse DNS: Gmail takes no mail from an address without")
 	}
 	return list
 }
@@ -104,8 +104,8 @@ func addressType(ip netip.Addr) string {
 	return "AAAA"
 }
 
-// ReverseName is the name of an address's PTR record, without the dot at the end.
-func ReverseName(ip netip.Addr) string { return reversed(ip, "in-addr.arpa", "ip6.arpa") }
+// reverseName is the name of an address's PTR record, without the dot at the end.
+func reverseName(ip netip.Addr) string { return reversed(ip, "in-addr.arpa", "ip6.arpa") }
 
 // reversed writes an address as labels in reverse order in front of a suffix for its family.
 func reversed(ip netip.Addr, suffix4, suffix6 string) string {

@@ -12,7 +12,7 @@ import (
 // checkPTR looks at the reverse DNS of one address. It is asked for at the resolver: its zone is the
 // provider's.
 func (d *Doctor) checkPTR(ctx context.Context, s Site, r Record) Finding {
-	i := slices.IndexFunc(s.Addresses, func(ip netip.Addr) bool { return ReverseName(ip) == r.Name })
+	i := slices.IndexFunc(s.Addresses, func(ip netip.Addr) bool { return reverseName(ip) == r.Name })
 	f := d.reverse(ctx, s.Addresses[i], s.Hostname, len(s.Addresses) > 1)
 	f.Name, f.Type, f.Value = r.Name, r.Type, r.Value
 	return f

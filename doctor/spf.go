@@ -47,14 +47,14 @@ func (d *Doctor) judgeSPF(ctx context.Context, s Site, r Record, a answer) Findi
 		return r.missing(a)
 	case len(policies) > 1:
 		return r.about(Fail, a, "there are %d SPF records, so none of them counts", len(policies)).
-			do("put one in their place: %s TXT %s", r.Name, Merge(r.Value, policies...))
+			do("put one in their place: %s TXT %s", r.Name, mergeSPF(r.Value, policies...))
 	}
 	policy := policies[0]
 	f := r.about(OK, a, "%s", policy)
 	f.Found = []string{plain(policy)}
 	change := func(format string, args ...any) Finding {
 		f.Status, f.Text = Fail, plain(fmt.Sprintf(format, args...))
-		f.Value = Merge(r.Value, policy)
+		f.Value = mergeSPF(r.Value, policy)
 		return f.do("change it to %s TXT %s", r.Name, f.Value)
 	}
 	for term := range strings.FieldsSeq(strings.ToLower(policy)) {
@@ -149,9 +149,9 @@ func absence(a answer, err error, name, typ string) error {
 	return nil
 }
 
-// Merge puts what is wanted into the SPF records that there are already: all their terms, each once,
+// mergeSPF puts what is wanted into the SPF records that there are already: all their terms, each once,
 // ours in front, and at the end the mildest of their "all".
-func Merge(want string, policies ...string) string {
+func mergeSPF(want string, policies ...string) string {
 	var terms []string
 	redirect, all := "", ""
 	for i, policy := range append([]string{want}, policies...) {

@@ -113,7 +113,7 @@ func TestReadmeAgrees(t *testing.T) {
 	}
 }
 
-func TestMerge(t *testing.T) {
+func TestMergeSPF(t *testing.T) {
 	for _, c := range []struct{ want, have, merged string }{
 		{"v=spf1 mx ~all", "v=spf1 include:_spf.google.com ~all", "v=spf1 mx include:_spf.google.com ~all"},
 		{"v=spf1 mx ~all", "v=spf1 include:x.org -all", "v=spf1 mx include:x.org -all"},
@@ -124,7 +124,7 @@ func TestMerge(t *testing.T) {
 		{"v=spf1 a -all", "v=spf1 -all", "v=spf1 a -all"},
 		{"v=spf1 mx ~all", "v=spf1", "v=spf1 mx ~all"},
 	} {
-		if got := Merge(c.want, c.have); got != c.merged {
+		if got := mergeSPF(c.want, c.have); got != c.merged {
 			t.Errorf("%s with %s: %s, want %s", c.want, c.have, got, c.merged)
 		}
 	}
@@ -152,8 +152,8 @@ func FuzzJudge(f *testing.F) {
 		}
 		judgeDMARC(record, a)
 		if isSPF(text) {
-			if merged := Merge("v=spf1 mx ~all", text); Merge("v=spf1 mx ~all", merged) != merged {
-				t.Errorf("merging %q twice gives %q and then %q", text, merged, Merge("v=spf1 mx ~all", merged))
+			if merged := mergeSPF("v=spf1 mx ~all", text); mergeSPF("v=spf1 mx ~all", merged) != merged {
+				t.Errorf("merging %q twice gives %q and then %q", text, merged, mergeSPF("v=spf1 mx ~all", merged))
 			}
 			for term := range strings.FieldsSeq(text) {
 				splitTerm(term)

@@ -232,7 +232,7 @@ func (f *flight) refusal() *reply.Reply {
 				return reply.New(o.Reply.Code, o.Reply.Enhanced, "Mail for <%s> cannot reach the mailbox behind it, and trying again will not help: its owner must mend that", first.name()).Because(o.Reply)
 			}
 			// A chain of servers like this one says it once, or nothing else would be left of the text.
-			text := strings.TrimPrefix(Mask(o.Reply.Text, first.Address, first.name()), refused)
+			text := strings.TrimPrefix(mask(o.Reply.Text, first.Address, first.name()), refused)
 			return reply.New(o.Reply.Code, o.Reply.Enhanced, refused+"%s", text).Because(o.Reply)
 		}
 	}

@@ -12,10 +12,10 @@ import (
 	"relayd/address"
 )
 
-// Mask puts alias in the place of target wherever a remote server's words name it: the whole
+// mask puts alias in the place of target wherever a remote server's words name it: the whole
 // address however it is written, the domain and its hosts, and the local part alone where it stands
 // for a mailbox and not as a word of the sentence. "you" and "mail" are local parts, too.
-func Mask(text string, target, alias address.Address) string {
+func mask(text string, target, alias address.Address) string {
 	if target.IsNull() || target == alias {
 		return text
 	}

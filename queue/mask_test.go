@@ -31,8 +31,8 @@ func TestMask(t *testing.T) {
 		} else {
 			target.Local, target.Domain = "a.b+c(d", "dest.test"
 		}
-		if got := Mask(test.text, target, alias); got != test.want {
-			t.Errorf("Mask(%q, %s) = %q, want %q", test.text, test.target, got, test.want)
+		if got := mask(test.text, target, alias); got != test.want {
+			t.Errorf("mask(%q, %s) = %q, want %q", test.text, test.target, got, test.want)
 		}
 	}
 }
@@ -68,8 +68,8 @@ func TestMaskOfLocalPart(t *testing.T) {
 			want = test.text
 		}
 		target := address.Address{Local: test.local, Domain: "dest.test"}
-		if got := Mask(test.text, target, alias); got != want {
-			t.Errorf("Mask(%q, %s) = %q, want %q", test.text, target, got, want)
+		if got := mask(test.text, target, alias); got != want {
+			t.Errorf("mask(%q, %s) = %q, want %q", test.text, target, got, want)
 		}
 	}
 }
@@ -84,13 +84,13 @@ func TestMaskOfTheWholeAddress(t *testing.T) {
 			"x-to:LOCAL@dest.test?subject=x", `"LOCAL"@dest.test`, "LOCAL @ dest.test",
 		} {
 			text := "550 5.1.1 " + strings.ReplaceAll(form, "LOCAL", local) + " is refused"
-			got := strings.ToLower(Mask(text, target, addr(t, "shop@example.org")))
+			got := strings.ToLower(mask(text, target, addr(t, "shop@example.org")))
 			if strings.Contains(got, "dest.test") || strings.Contains(strings.TrimPrefix(got, "550 5.1.1"), local) && local != "a" {
-				t.Errorf("Mask(%q) = %q", text, got)
+				t.Errorf("mask(%q) = %q", text, got)
 			}
 		}
 	}
-	got := Mask("see http://x.test/?jane%2Btag%40dest.test", address.Address{Local: "jane+tag", Domain: "dest.test"}, addr(t, "shop@example.org"))
+	got := mask("see http://x.test/?jane%2Btag%40dest.test", address.Address{Local: "jane+tag", Domain: "dest.test"}, addr(t, "shop@example.org"))
 	if got != "see http://x.test/?shop@example.org" {
 		t.Error(got)
 	}
@@ -101,12 +101,12 @@ func FuzzMask(f *testing.F) {
 	f.Add("jane.doejane.doe@dest.test@dest.test")
 	f.Add("JANE.DOE%dest.test\xff\u0130")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := Mask(text, addr(t, "jane.doe@dest.test"), addr(t, "shop@example.org"))
+		got := mask(text, addr(t, "jane.doe@dest.test"), addr(t, "shop@example.org"))
 		if strings.Contains(strings.ToLower(got), "jane.doe@dest.test") {
-			t.Errorf("Mask(%q) = %q", text, got)
+			t.Errorf("mask(%q) = %q", text, got)
 		}
 		if len(got) > len(text)*20 {
-			t.Errorf("Mask made %d octets of %d", len(got), len(text))
+			t.Errorf("mask made %d octets of %d", len(got), len(text))
 		}
 	})
 }

@@ -42,7 +42,7 @@ func (d *dsn) diagnosis(r *Recipient) string {
 	text := r.LastReply
 	for i := range d.about.Recipients {
 		if hidden := &d.about.Recipients[i]; !hidden.Alias.IsNull() {
-			text = Mask(text, hidden.Address, hidden.Alias)
+			text = mask(text, hidden.Address, hidden.Alias)
 		}
 	}
 	return text
