@@ -122,6 +122,14 @@ func Open(opt Options) *Store {
 	return s
 }
 
+// Read loads the domains below dir as conf wants them read and as their files stand, whatever a
+// daemon has in force. Nothing is kept or logged.
+func Read(conf *config.Config, dir string) *Store {
+	return Open(Options{
+		Dir: dir, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: slog.New(slog.DiscardHandler),
+	})
+}
+
 // Current is the Set in force.
 func (s *Store) Current() *Set { return s.current.Load() }
 

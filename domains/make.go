@@ -63,6 +63,19 @@ func Make(dir, name string, aliasText []byte) (key *dkim.Key, err error) {
 	return key, syncDir(dir)
 }
 
+// CheckFree reports why no domain of that name, in A-labels and lower case, can be made in dir: it is
+// an IP address, or something is in the way.
+func CheckFree(dir, name string) error {
+	if name[0] == '[' {
+		return fmt.Errorf("%s is an address and no domain", name)
+	}
+	// A file of that name is in the way, too.
+	if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+		return fmt.Errorf("%s is in the way; move it elsewhere first", filepath.Join(dir, name))
+	}
+	return nil
+}
+
 // MakeKey puts a new key into the folder of a domain. A key with the same selector in any case of
 // letters is an error.
 func MakeKey(dir, domain string, spec KeySpec) (*dkim.Key, error) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -15,7 +14,6 @@ import (
 	"relayd/dkim"
 	"relayd/doctor"
 	"relayd/domains"
-	"relayd/internal/links"
 )
 
 func (t *tool) domainVerbs() []*cobra.Command {
@@ -57,16 +55,10 @@ func (w world) free(domain string) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case name[0] == '[':
-		return "", fmt.Errorf("%s is an address and no domain", name)
 	case w.folders[name] != "":
 		return "", fmt.Errorf("%s is hosted already; add users and aliases with `relay-util user-add` and `relay-util alias-add`", name)
 	}
-	// A file of that name is in the way, too.
-	if _, err := os.Lstat(filepath.Join(w.DomainsDir(), name)); err == nil {
-		return "", fmt.Errorf("%s is in the way; move it elsewhere first", filepath.Join(w.DomainsDir(), name))
-	}
-	return name, nil
+	return name, domains.CheckFree(w.DomainsDir(), name)
 }
 
 // catchAll is the first alias file of a domain: empty, or with one rule.
@@ -177,7 +169,7 @@ can be asked, and --yes is not given, the folder is only put aside, under a name
 		}
 		dir := p.folders[name]
 		if _, ok := t.terminal(); !ok && !*yes {
-			aside, err := putAside(dir)
+			aside, err := domains.PutAside(dir)
 			if err != nil {
 				return err
 			}
@@ -189,37 +181,10 @@ can be asked, and --yes is not given, the folder is only put aside, under a name
 				return err
 			}
 		}
-		if err := removeFolder(dir); err != nil {
+		if err := domains.Remove(dir); err != nil {
 			return err
 		}
 		t.nudge(p, dir)
 		return t.did("domain", name, "removed "+name)
 	})
-}
-
-// removeFolder takes the name away first: a daemon never sees half of a domain.
-func removeFolder(dir string) error {
-	aside, err := putAside(dir)
-	if err != nil {
-		return err
-	}
-	return os.RemoveAll(filepath.Dir(aside))
-}
-
-// putAside moves a folder to where the daemon does not look, and returns its new name.
-func putAside(dir string) (aside string, err error) {
-	around := filepath.Dir(dir)
-	if err := links.Check(around); err != nil {
-		return "", err
-	}
-	grave, err := os.MkdirTemp(around, ".removed.*")
-	if err != nil {
-		return "", err
-	}
-	aside = filepath.Join(grave, filepath.Base(dir))
-	if err := os.Rename(dir, aside); err != nil {
-		os.Remove(grave)
-		return "", err
-	}
-	return aside, syncFolder(around)
 }
