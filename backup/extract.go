@@ -23,23 +23,23 @@ var (
 // maxTail is what may follow the end of a tar file: blocks of zeros, in bytes.
 const maxTail = 1 << 20
 
-// A Target is where the members of an archive go.
-type Target struct {
-	Dirs       map[string]string      // an empty folder for each source, by its name; members of others are checked and left out
-	Skip       func(name string) bool // whether a member is checked and left out; name begins with the source
+// A target is where the members of an archive go.
+type target struct {
+	Dirs       map[string]string      // an empty folder for each part, by its name; members of others are checked and left out
+	Skip       func(name string) bool // whether a member is checked and left out; name begins with the part
 	MaxMembers int                    // how many there may be
 	MaxBytes   int64                  // how large the files that are unpacked may be together
 }
 
-// Extract unpacks an archive. Owners are those of the archive, by name if this machine knows the
+// unpack unpacks an archive. Owners are those of the archive, by name if this machine knows the
 // name and by number if not; where the process may not give files away they stay its own. What an
 // error leaves behind in the folders is the caller's to remove.
-func Extract(r io.Reader, to Target) (Summary, error) {
+func unpack(r io.Reader, to target) (Summary, error) {
 	zip, err := gzip.NewReader(r)
 	if err != nil {
 		return Summary{}, fmt.Errorf("%w: %w", ErrNoBackup, err)
 	}
-	x := &extractor{Target: to, tar: tar.NewReader(zip), roots: map[string]*os.Root{}, seen: map[string]bool{}, ids: map[string]int{}}
+	x := &extractor{target: to, tar: tar.NewReader(zip), roots: map[string]*os.Root{}, seen: map[string]bool{}, ids: map[string]int{}}
 	defer x.close()
 	for name, dir := range to.Dirs {
 		if x.roots[name], err = os.OpenRoot(dir); err != nil {
@@ -61,7 +61,7 @@ func Extract(r io.Reader, to Target) (Summary, error) {
 
 // An extractor unpacks one archive.
 type extractor struct {
-	Target
+	target
 	Summary
 	tar     *tar.Reader
 	roots   map[string]*os.Root
@@ -119,9 +119,9 @@ func (x *extractor) member(h *tar.Header) error {
 	if err := x.check(h); err != nil {
 		return err
 	}
-	source, rest, _ := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
-	root := x.roots[source]
-	if root == nil || rest != "" && x.Skip != nil && x.Skip(path.Join(source, rest)) {
+	part, rest, _ := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
+	root := x.roots[part]
+	if root == nil || rest != "" && x.Skip != nil && x.Skip(path.Join(part, rest)) {
 		return nil
 	}
 	if h.Typeflag == tar.TypeReg {
@@ -195,8 +195,8 @@ func (x *extractor) file(root *os.Root, name string, h *tar.Header) error {
 
 // adopt gives what is unpacked its owner and its mode.
 func (x *extractor) adopt(h *tar.Header) error {
-	source, name, _ := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
-	root := x.roots[source]
+	part, name, _ := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
+	root := x.roots[part]
 	if name == "" {
 		name = "."
 	}

@@ -1,8 +1,9 @@
-// Package moving reads what another mail server keeps and says what of it can live here: the
-// configuration folder of chasquid, and Postfix's tables of virtual aliases (virtual(5)).
+// Package moving reads what another mail server keeps, says what of it can live here, and moves that
+// in: the configuration folder of chasquid, and Postfix's tables of virtual aliases (virtual(5)).
 //
-// It only reads. What it returns is a Plan: the domains, certificates and settings as files of
-// ours, and a list of what could not come along, with the reasons. Nothing is left out silently.
+// What is read is a Plan: the domains, certificates and settings as files of ours, and a list of
+// what could not come along, with the reasons. Nothing is left out silently. MoveIn alone changes
+// something: it takes over a plan whole or not at all, and nothing that is here already.
 package moving
 
 import (

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,13 +14,6 @@ import (
 	"relayd/config"
 	"relayd/control"
 	"relayd/sendmail"
-)
-
-// The folders of an archive.
-const (
-	archivedConfig = "config"
-	archivedState  = "state"
-	queueName      = "queue"
 )
 
 func (t *tool) backup() *cobra.Command {
@@ -52,7 +43,11 @@ func (t *tool) backup() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		summary, err := writeBackup(f, cfg, *withQueue)
+		leave := []string{sendmail.DropFolder}
+		if !*withQueue {
+			leave = append(leave, filepath.Base(cfg.QueueDir()))
+		}
+		summary, err := backup.Save(f, cfg, leave)
 		if err = errors.Join(err, f.Close()); err != nil {
 			os.Remove(args[0])
 			return err
@@ -73,30 +68,6 @@ func stopped(ctx context.Context, cfg *config.Config) error {
 	return fmt.Errorf("is relayd running? Stop it first, with `systemctl stop relayd`: %w", err)
 }
 
-// writeBackup writes the archive durably into f.
-func writeBackup(f *os.File, cfg *config.Config, withQueue bool) (backup.Summary, error) {
-	self, err := f.Stat()
-	if err != nil {
-		return backup.Summary{}, err
-	}
-	state, err := os.Stat(cfg.StateDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return backup.Summary{}, err
-	}
-	summary, err := backup.Write(f, []backup.Source{
-		{Name: archivedConfig, Dir: cfg.Dir(), Skip: func(_ string, info fs.FileInfo) bool {
-			return os.SameFile(info, self) || state != nil && os.SameFile(info, state)
-		}},
-		{Name: archivedState, Dir: cfg.StateDir, Skip: func(name string, info fs.FileInfo) bool {
-			return os.SameFile(info, self) || name == queueName && !withQueue || name == sendmail.DropFolder || info.Mode()&fs.ModeSocket != 0
-		}},
-	})
-	if err != nil {
-		return summary, err
-	}
-	return summary, f.Sync()
-}
-
 func (t *tool) printBackup(cfg *config.Config, file string, s backup.Summary) error {
 	for _, left := range s.Left {
 		t.warn("%s is not in the backup: it is no file, or a link that leads nowhere or out of what is its maker's", left)
@@ -108,7 +79,7 @@ func (t *tool) printBackup(cfg *config.Config, file string, s backup.Summary) er
 	if n > 0 {
 		t.warn("%s of local users in %s are not in the backup: start relayd, which takes them in", count(n, "message"), filepath.Join(cfg.StateDir, sendmail.DropFolder))
 	}
-	for _, outside := range passwordsOutside(cfg) {
+	for _, outside := range backup.Outside(cfg) {
 		t.warn("%s is not in the backup: it lies outside of %s", outside, cfg.Dir())
 	}
 	if t.json {
@@ -120,37 +91,4 @@ func (t *tool) printBackup(cfg *config.Config, file string, s backup.Summary) er
 	}
 	t.say("%s holds %s, %s; passwords, private keys and secrets are among them", file, count(s.Files, "file"), size(s.Bytes))
 	return nil
-}
-
-// passwordsOutside are the files with passwords that do not lie in the folder of the settings.
-func passwordsOutside(cfg *config.Config) (list []string) {
-	dir, err := filepath.Abs(cfg.Dir())
-	for _, file := range cfg.SecretFiles() {
-		if filepath.IsAbs(file) && (err != nil || !strings.HasPrefix(filepath.Clean(file), dir+"/")) {
-			list = append(list, file)
-		}
-	}
-	return list
-}
-
-// Bounds of a backup that is restored: without a queue it is small.
-const (
-	maxMembers    = 1_000_000
-	maxBytes      = 1 << 30
-	maxQueueBytes = 64 << 30
-)
-
-// unpack takes one folder of an archive out into dir.
-func unpack(file io.ReadSeeker, name, dir string, withQueue bool) (backup.Summary, error) {
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return backup.Summary{}, err
-	}
-	to := backup.Target{Dirs: map[string]string{name: dir}, MaxMembers: maxMembers, MaxBytes: maxQueueBytes}
-	if !withQueue {
-		to.MaxBytes = maxBytes
-		to.Skip = func(name string) bool {
-			return name == archivedState+"/"+queueName || strings.HasPrefix(name, archivedState+"/"+queueName+"/")
-		}
-	}
-	return backup.Extract(file, to)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -83,10 +82,7 @@ func (t *tool) world() (world, error) {
 	if err != nil {
 		return world{}, err
 	}
-	store := domains.Open(domains.Options{
-		Dir: p.DomainsDir(), AllowPipe: p.Aliases.AllowPipe, Mailboxes: p.Mailbox.LMTP != "", Log: slog.New(slog.DiscardHandler),
-	})
-	return world{p, store.Current()}, nil
+	return world{p, domains.Read(p.Config, p.DomainsDir()).Current()}, nil
 }
 
 // chosen are the domains that a list is for: the one that args name, or all.
@@ -205,14 +201,4 @@ func (t *tool) nudge(p place, path string) {
 			fmt.Fprintln(t.err, found)
 		}
 	}
-}
-
-// syncFolder makes names in a folder survive a power cut.
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

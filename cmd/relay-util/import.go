@@ -1,17 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"relayd/config"
-	"relayd/domains"
 	"relayd/moving"
 	"relayd/problem"
 )
@@ -33,28 +29,22 @@ func (t *tool) importChasquid() *cobra.Command {
 	}
 	dry := c.Flags().Bool("dry-run", false, dryRun)
 	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
-		w, err := t.world()
-		bare := errors.Is(err, errNoSettings)
-		if bare {
-			w.Config, err = config.Default(), nil
+		cfg, missing := t.settings()
+		opt := moving.ChasquidOptions{BcryptCost: config.Default().Auth.BcryptCost}
+		switch {
+		case missing == nil:
+			opt = moving.ChasquidOptions{BcryptCost: cfg.Auth.BcryptCost, AllowPipe: cfg.Aliases.AllowPipe}
+		case !errors.Is(missing, errNoSettings):
+			return missing
 		}
+		plan, err := moving.Chasquid(args[0], opt)
 		if err != nil {
 			return err
 		}
-		plan, err := moving.Chasquid(args[0], moving.ChasquidOptions{BcryptCost: w.Auth.BcryptCost, AllowPipe: w.Aliases.AllowPipe})
-		if err != nil {
-			return err
+		if missing != nil && plan.Hostname == "" {
+			return missing
 		}
-		m := &moveIn{t: t, world: w, plan: plan, dry: *dry}
-		if bare {
-			err = m.firstSettings()
-		} else {
-			m.compareSettings()
-		}
-		if err != nil {
-			return err
-		}
-		return m.run()
+		return t.moveIn(plan, cfg, *dry)
 	})
 }
 
@@ -68,7 +58,7 @@ func (t *tool) importPostfixVirtual() *cobra.Command {
 	}
 	dry := c.Flags().Bool("dry-run", false, dryRun)
 	return t.verb(c, between(1, 1), func(_ context.Context, args []string) error {
-		w, err := t.world()
+		cfg, err := t.settings()
 		if err != nil {
 			return err
 		}
@@ -76,101 +66,70 @@ func (t *tool) importPostfixVirtual() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return (&moveIn{t: t, world: w, plan: plan, dry: *dry}).run()
+		return t.moveIn(plan, cfg, *dry)
 	})
 }
 
-// firstSettings makes the text of a relayd.toml where there is none.
-func (m *moveIn) firstSettings() error {
-	if m.plan.Hostname == "" {
-		_, err := m.t.settings()
-		return err
-	}
-	m.settings = fmt.Appendf(nil, "hostname = %q\n", m.plan.Hostname)
-	if m.plan.MessageSizeMB > 0 {
-		m.settings = fmt.Appendf(m.settings, "\n[limits]\nmessage_size = \"%dMB\"\n", m.plan.MessageSizeMB)
-	}
-	cfg, err := config.Parse(m.t.configFile, m.settings)
+// moveIn takes over a plan and says what was done, or would be.
+func (t *tool) moveIn(plan *moving.Plan, cfg *config.Config, dry bool) error {
+	o, err := moving.MoveIn(plan, moving.Options{File: t.configFile, Config: cfg, Dry: dry, Warn: t.warn})
 	if err != nil {
 		return err
 	}
-	folders, err := domains.Folders(cfg.DomainsDir())
-	m.place, m.Set = place{cfg, folders}, new(domains.Set)
-	return err
-}
-
-// compareSettings leaves the settings that are here as they are.
-func (m *moveIn) compareSettings() {
-	if here, there := m.Hostname, m.plan.Hostname; there != "" && here != there {
-		m.leave(m.t.configFile, "hostname stays %s, and there it is %s", here, there)
+	if !dry {
+		t.nudge(place{Config: o.Config}, o.Config.Dir())
 	}
-	size := config.Size(m.plan.MessageSizeMB) * config.MB
-	if size != 0 && m.Limits.MessageSize != size {
-		m.leave(m.t.configFile, "limits.message_size stays %v, and there it is %v", m.Limits.MessageSize, size)
+	if t.json {
+		return t.printMoveInJSON(o, dry)
 	}
+	t.printMoveIn(o, dry)
+	return nil
 }
 
-func (m *moveIn) leave(file, format string, args ...any) {
-	m.plan.Left = append(m.plan.Left, problem.At(file, 0, format, args...))
-}
-
-// A movedDomain is a domain as `import-… --json` shows one.
-type movedDomain struct {
-	Domain  string `json:"domain"`
-	New     bool   `json:"new"`
-	Users   int    `json:"users"`
-	Aliases int    `json:"aliases"`
-	Keys    int    `json:"keys"`
-	old     int    // users whose hash is by scrypt
-	made    bool   // its key was made here
-}
-
-// print says what was done, or what would be.
-func (m *moveIn) print() error {
-	slices.SortStableFunc(m.plan.Left, func(a, b problem.Problem) int { return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line) })
-	if m.t.json {
-		certs := []string{}
-		for _, c := range m.plan.Certs {
-			certs = append(certs, c.Name)
-		}
-		return m.t.printJSON(struct {
-			DryRun       bool          `json:"dry_run"`
-			Domains      []movedDomain `json:"domains"`
-			Certificates []string      `json:"certificates"`
-			Settings     bool          `json:"settings"`
-			Left         problem.List  `json:"left"`
-			Warnings     problem.List  `json:"warnings"`
-		}{m.dry, m.moved, certs, m.settings != nil, append(problem.List{}, m.plan.Left...), append(problem.List{}, m.warnings...)})
+func (t *tool) printMoveInJSON(o *moving.Outcome, dry bool) error {
+	certs := []string{}
+	for _, c := range o.Certs {
+		certs = append(certs, c.Name)
 	}
+	return t.printJSON(struct {
+		DryRun       bool           `json:"dry_run"`
+		Domains      []moving.Moved `json:"domains"`
+		Certificates []string       `json:"certificates"`
+		Settings     bool           `json:"settings"`
+		Left         problem.List   `json:"left"`
+		Warnings     problem.List   `json:"warnings"`
+	}{dry, o.Domains, certs, o.Made, append(problem.List{}, o.Left...), append(problem.List{}, o.Warnings...)})
+}
+
+func (t *tool) printMoveIn(o *moving.Outcome, dry bool) {
 	verb := "imported"
-	if m.dry {
+	if dry {
 		verb = "would import"
 	}
-	for _, d := range m.moved {
-		m.t.say("%s %s: %s, %s, %s", verb, d.Domain, count(d.Users, "user"), number(d.Aliases, "alias", "aliases"), count(d.Keys, "DKIM key"))
-		if d.old > 0 {
-			m.t.say("  %s with a hash by scrypt, which the next login replaces by one of bcrypt; until then other programs cannot read it", count(d.old, "user"))
+	for _, d := range o.Domains {
+		t.say("%s %s: %s, %s, %s", verb, d.Domain, count(d.Users, "user"), number(d.Aliases, "alias", "aliases"), count(d.Keys, "DKIM key"))
+		if d.Old > 0 {
+			t.say("  %s with a hash by scrypt, which the next login replaces by one of bcrypt; until then other programs cannot read it", count(d.Old, "user"))
 		}
-		if d.made {
-			m.t.say("  a DKIM key is made, for it has none; publish it: relay-util dkim-dns %s", d.Domain)
+		if d.MadeKey {
+			t.say("  a DKIM key is made, for it has none; publish it: relay-util dkim-dns %s", d.Domain)
 		}
 	}
-	for _, c := range m.plan.Certs {
-		m.t.say("%s the certificate %s, as a copy: have whatever renews it write to %s", verb, c.Name, m.CertsDir())
+	for _, c := range o.Certs {
+		t.say("%s the certificate %s, as a copy: have whatever renews it write to %s", verb, c.Name, o.Config.CertsDir())
 	}
-	if m.settings != nil {
-		m.t.say("%s the settings into %s", verb, m.t.configFile)
+	if o.Made {
+		t.say("%s the settings into %s", verb, t.configFile)
 	}
-	if len(m.moved)+len(m.plan.Certs) == 0 && m.settings == nil {
-		m.t.say("there is nothing to import")
+	if len(o.Domains)+len(o.Certs) == 0 && !o.Made {
+		t.say("there is nothing to import")
 	}
-	if len(m.plan.Left) > 0 {
-		m.t.say("\nleft out:\n%v", m.plan.Left)
+	if len(o.Left) > 0 {
+		t.say("\nleft out:\n%v", o.Left)
 	}
-	if len(m.warnings) > 0 {
-		m.t.say("\nto look at:\n%v", m.warnings)
+	if len(o.Warnings) > 0 {
+		t.say("\nto look at:\n%v", o.Warnings)
 	}
-	return nil
 }
 
 func number(n int, one, many string) string {

@@ -284,6 +284,9 @@ func waiting(ctx context.Context, root string) (messages int, running bool, err 
 	return messages + dropped, running, errors.Join(err, unread)
 }
 
+// queueName is the folder of the queue in that of the state.
+const queueName = "queue"
+
 // queued counts the messages in the queue: by the daemon, or in its files.
 func queued(ctx context.Context, state string) (messages int, running bool, err error) {
 	s, err := control.NewClient(filepath.Join(state, "control.sock")).Status(ctx)

@@ -58,8 +58,8 @@ func content(t *testing.T, dir string) string {
 	return b.String()
 }
 
-func bounded(dirs map[string]string) Target {
-	return Target{Dirs: dirs, MaxMembers: 100, MaxBytes: 1 << 20}
+func bounded(dirs map[string]string) target {
+	return target{Dirs: dirs, MaxMembers: 100, MaxBytes: 1 << 20}
 }
 
 func TestWhatWasWrittenComesBack(t *testing.T) {
@@ -75,21 +75,21 @@ func TestWhatWasWrittenComesBack(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	sources := []Source{
+	parts := []part{
 		{Name: "config", Dir: config, Skip: func(name string, _ fs.FileInfo) bool { return name == "state" }},
 		{Name: "none", Dir: config + "/gone"},
 		{Name: "state", Dir: config + "/state"},
 	}
 	var one, two bytes.Buffer
-	summary, err := Write(&one, sources)
+	summary, err := pack(&one, parts)
 	if err != nil || summary.Files != 4 || summary.Bytes != 4 || !slices.Equal(summary.Left, []string{config + "/broken"}) {
 		t.Fatalf("%+v, %v", summary, err)
 	}
-	if _, err := Write(&two, sources); err != nil || !bytes.Equal(one.Bytes(), two.Bytes()) {
+	if _, err := pack(&two, parts); err != nil || !bytes.Equal(one.Bytes(), two.Bytes()) {
 		t.Errorf("the same files make another archive: %v", err)
 	}
 	c, s := t.TempDir(), t.TempDir()
-	got, err := Extract(&one, bounded(map[string]string{"config": c, "state": s}))
+	got, err := unpack(&one, bounded(map[string]string{"config": c, "state": s}))
 	if err != nil || got.Files != 4 || got.Bytes != 4 {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -105,7 +105,7 @@ func TestWhatWasWrittenComesBack(t *testing.T) {
 		t.Errorf("%v, %v", info.ModTime(), err)
 	}
 	two.Truncate(two.Len() - 4)
-	if _, err := Extract(&two, bounded(nil)); !errors.Is(err, ErrNoBackup) {
+	if _, err := unpack(&two, bounded(nil)); !errors.Is(err, ErrNoBackup) {
 		t.Errorf("without its end: %v", err)
 	}
 }
@@ -115,7 +115,7 @@ func TestACircleOfLinksEnds(t *testing.T) {
 	if err := os.Symlink(".", dir+"/again"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Write(&bytes.Buffer{}, []Source{{Name: "config", Dir: dir}}); err == nil || !strings.Contains(err.Error(), "circle") {
+	if _, err := pack(&bytes.Buffer{}, []part{{Name: "config", Dir: dir}}); err == nil || !strings.Contains(err.Error(), "circle") {
 		t.Error(err)
 	}
 }
@@ -137,7 +137,7 @@ func TestLinksOfOthersLeadOutOfNoArchive(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	summary, err := Write(&b, []Source{{Name: "state", Dir: state}})
+	summary, err := pack(&b, []part{{Name: "state", Dir: state}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,13 +160,13 @@ func uidOf(root bool) int {
 func TestAPartComesOutAlone(t *testing.T) {
 	dir := write(t, map[string]string{"a": "1", "queue/x": "2"})
 	var b bytes.Buffer
-	if _, err := Write(&b, []Source{{Name: "config", Dir: dir}, {Name: "state", Dir: dir}}); err != nil {
+	if _, err := pack(&b, []part{{Name: "config", Dir: dir}, {Name: "state", Dir: dir}}); err != nil {
 		t.Fatal(err)
 	}
 	to := t.TempDir()
 	target := bounded(map[string]string{"state": to})
 	target.Skip = func(name string) bool { return strings.HasPrefix(name, "state/queue") }
-	if _, err := Extract(&b, target); err != nil || content(t, to) != "-rw------- a 1\n" {
+	if _, err := unpack(&b, target); err != nil || content(t, to) != "-rw------- a 1\n" {
 		t.Errorf("%v, %s", err, content(t, to))
 	}
 }
@@ -236,14 +236,14 @@ func TestArchivesThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			_, err := Extract(bytes.NewReader(archive(t, headers...)), bounded(map[string]string{"config": dir}))
+			_, err := unpack(bytes.NewReader(archive(t, headers...)), bounded(map[string]string{"config": dir}))
 			if !errors.Is(err, ErrNoBackup) {
 				t.Errorf("%v; there is now\n%s", err, content(t, dir))
 			}
 		})
 	}
 	for name, data := range map[string]string{"nothing": "", "no gzip": "hello", "no tar": string(gzipped("hello"))} {
-		if _, err := Extract(strings.NewReader(data), bounded(nil)); !errors.Is(err, ErrNoBackup) {
+		if _, err := unpack(strings.NewReader(data), bounded(nil)); !errors.Is(err, ErrNoBackup) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -264,7 +264,7 @@ func TestABackupHasBounds(t *testing.T) {
 		bytes   int64
 		want    error
 	}{{3, 2, nil}, {2, 2, ErrTooLarge}, {3, 1, ErrTooLarge}} {
-		_, err := Extract(bytes.NewReader(data), Target{Dirs: map[string]string{"config": t.TempDir()}, MaxMembers: tt.members, MaxBytes: tt.bytes})
+		_, err := unpack(bytes.NewReader(data), target{Dirs: map[string]string{"config": t.TempDir()}, MaxMembers: tt.members, MaxBytes: tt.bytes})
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%+v: %v", tt, err)
 		}
@@ -282,7 +282,7 @@ func FuzzExtract(f *testing.F) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Extract(bytes.NewReader(gzipped(string(data))), bounded(map[string]string{"config": dir}))
+		_, err := unpack(bytes.NewReader(gzipped(string(data))), bounded(map[string]string{"config": dir}))
 		if names, _ := os.ReadDir(around); len(names) != 1 {
 			t.Fatalf("%v lie beside the folder, %v", names, err)
 		}
