@@ -238,6 +238,9 @@ func (c *Config) ControlSocket() string { return filepath.Join(c.StateDir, "cont
 // QueueDir is the folder with the mail that waits.
 func (c *Config) QueueDir() string { return filepath.Join(c.StateDir, "queue") }
 
+// GoodDir is where the last good copies of the domains' files are kept.
+func (c *Config) GoodDir() string { return filepath.Join(c.StateDir, "lastgood") }
+
 // Parse reads data as the relayd.toml that lies at file. The name is for problems and for Dir;
 // nothing is opened, so the passwords of smarthosts stay empty. An error is a problem.List.
 func Parse(file string, data []byte) (*Config, error) {

@@ -44,6 +44,16 @@ type Domain struct {
 	usersFile string
 }
 
+// AliasOptions are those under which the alias file of the domain is read.
+func (d *Domain) AliasOptions(allowPipe bool) aliases.Options {
+	return aliases.Options{
+		Domain:           d.Name,
+		SuffixSeparators: d.Settings.SuffixSeparators,
+		DropCharacters:   d.Settings.DropCharacters,
+		AllowPipe:        allowPipe,
+	}
+}
+
 // A Set is all hosted domains at one moment. It is immutable; the zero Set hosts nothing.
 type Set struct {
 	domains   map[string]*Domain

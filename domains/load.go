@@ -162,12 +162,7 @@ func (l *loader) domain(name, dir string, good texts) *Domain {
 }
 
 func (l *loader) parseAliases(d *Domain, file string, text []byte) (*aliases.Table, error) {
-	return aliases.Parse(file, bytes.NewReader(text), aliases.Options{
-		Domain:           d.Name,
-		SuffixSeparators: d.Settings.SuffixSeparators,
-		DropCharacters:   d.Settings.DropCharacters,
-		AllowPipe:        l.opt.AllowPipe,
-	})
+	return aliases.Parse(file, bytes.NewReader(text), d.AliasOptions(l.opt.AllowPipe))
 }
 
 // files reads the files of one domain.

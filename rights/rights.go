@@ -30,7 +30,7 @@ func Places(c *config.Config) []Place {
 		{c.File(), "settings file", false}, {c.Dir(), "folder of the settings", false},
 		{c.DomainsDir(), "folder of the domains", false}, {c.CertsDir(), "folder of the certificates", false},
 		{c.StateDir, "state folder", false}, {c.ControlSocket(), "control socket", true}, {c.QueueDir(), "folder of mail that waits", true},
-		{filepath.Join(c.StateDir, "lastgood"), "folder of last good copies", true},
+		{c.GoodDir(), "folder of last good copies", true},
 		{filepath.Join(c.StateDir, "srs-secrets"), "secret of SRS", true},
 		{filepath.Join(c.ACMEDir(), "account.json"), "key of the account for certificates", true},
 	}

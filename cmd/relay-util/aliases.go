@@ -39,12 +39,7 @@ func (w world) split(lhs string) (left string, d *domains.Domain, err error) {
 
 // options are those under which the alias file of d is read.
 func (w world) options(d *domains.Domain) aliases.Options {
-	return aliases.Options{
-		Domain:           d.Name,
-		SuffixSeparators: d.Settings.SuffixSeparators,
-		DropCharacters:   d.Settings.DropCharacters,
-		AllowPipe:        w.Aliases.AllowPipe,
-	}
+	return d.AliasOptions(w.Aliases.AllowPipe)
 }
 
 func (t *tool) aliasAdd() *cobra.Command {

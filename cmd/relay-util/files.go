@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -106,40 +105,14 @@ func broken(list []*domains.Domain) error {
 	return problems.Err()
 }
 
-// edited is the world with another alias file for one domain.
-type edited struct {
-	world
-	table *aliases.Table
-}
-
-// Table makes edited an aliases.Hosted.
-func (e edited) Table(domain string) *aliases.Table {
-	if domain == e.table.Domain() {
-		return e.table
-	}
-	return e.world.Table(domain)
-}
-
 // judge parses the text that an alias file is to have, or says why it must not. The warnings are
 // of targets that lead nowhere.
 func (w world) judge(opt aliases.Options, file string, text []byte) (table *aliases.Table, warnings problem.List, err error) {
-	table, err = aliases.Parse(file, bytes.NewReader(text), opt)
+	table, warnings, err = w.JudgeAliases(opt, file, text)
 	if err != nil {
 		return nil, nil, refused(err)
 	}
-	after := edited{w, table}
-	tables := []*aliases.Table{table}
-	for _, d := range w.All() {
-		if d.Name != opt.Domain && d.Aliases != nil {
-			tables = append(tables, d.Aliases)
-		}
-	}
-	// What is wrong in other files alone was so before.
-	found := slices.DeleteFunc(aliases.Check(after, tables), func(p problem.Problem) bool { return p.File != file })
-	if err := found.Err(); err != nil {
-		return nil, nil, refused(err)
-	}
-	return table, aliases.Dangling(after, tables[:1]), nil
+	return table, warnings, nil
 }
 
 // refused is the error of an edit that would make a file wrong.
@@ -165,21 +138,9 @@ func (t *tool) edit(p place, domain, name string, f func(old []byte) ([]byte, er
 	return nil
 }
 
-// vanished is the error of an edit of a file that is gone while its last version is in force: the
-// new file would hold that edit alone, and with it everything else would be out of force.
+// vanished is the error of an edit of a file that is gone while its last version is in force.
 func (p place) vanished(domain, name string) error {
-	good := filepath.Join(p.StateDir, "lastgood", domain, name)
-	info, err := os.Stat(good)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
-		return nil
-	case err != nil:
-		return err
-	}
-	file := p.file(domain, name)
-	// cp -p: the copy is the daemon's alone, and it must be able to read the file.
-	return fmt.Errorf("%s: the file is gone; its last version is still in force from %s: put it back (cp -p %[2]s %[1]s), or make an empty file to begin anew",
-		file, good)
+	return domains.Vanished(p.GoodDir(), domain, p.file(domain, name))
 }
 
 // nudge has a running daemon read its files at once. It prints what the daemon has against those

@@ -116,7 +116,7 @@ func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon,
 func (d *daemon) build() error {
 	conf, log := d.conf, d.log
 	d.domains = domains.Open(domains.Options{
-		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: log,
+		Dir: conf.DomainsDir(), GoodDir: conf.GoodDir(), AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "", Log: log,
 	})
 	d.certs, _ = newCerts(conf, log)
 	d.answers = &acme.Answers{Webroot: conf.ACME.Webroot}
@@ -167,9 +167,6 @@ func (d *daemon) build() error {
 	d.metrics, d.web = d.newMetrics()
 	return nil
 }
-
-// goodDir is where the last good copies of the domains' files are kept.
-func goodDir(conf *config.Config) string { return filepath.Join(conf.StateDir, "lastgood") }
 
 // newCheckingResolver gives the checks of strangers' mail a resolver of their own, so that nobody can
 // push out of its cache what deliveries go by.
@@ -342,7 +339,7 @@ func checkFiles(conf *config.Config) (problems, warnings problem.List) {
 // readDomains reads the domains without changing anything.
 func readDomains(conf *config.Config) *domains.Store {
 	return domains.Open(domains.Options{
-		Dir: conf.DomainsDir(), GoodDir: goodDir(conf), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "",
+		Dir: conf.DomainsDir(), GoodDir: conf.GoodDir(), ReadOnly: true, AllowPipe: conf.Aliases.AllowPipe, Mailboxes: conf.Mailbox.LMTP != "",
 		Log: slog.New(slog.DiscardHandler),
 	})
 }
