@@ -2,18 +2,16 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"relayd/certs"
+	"relayd/checkup"
 	"relayd/config"
 	"relayd/dns"
 	"relayd/doctor"
-	"relayd/domains"
 )
 
 func (t *tool) doctorVerbs() []*cobra.Command {
@@ -46,7 +44,7 @@ func (t *tool) dns() *cobra.Command {
 			return err
 		}
 		d := doctor.New(doctor.Options{Resolver: w.resolver(), Addresses: doctor.Leaving(w.Outbound.SourceIPv4, w.Outbound.SourceIPv6)})
-		site := w.site(w.Get(name))
+		site := checkup.Site(w.Config, w.Get(name))
 		if *check {
 			return t.checkRecords(ctx, d, site)
 		}
@@ -74,47 +72,6 @@ func (t *tool) dns() *cobra.Command {
 func (p place) resolver() *dns.Resolver {
 	trust := map[config.Trust]dns.Trust{config.TrustYes: dns.TrustAll, config.TrustNo: dns.TrustNone}[p.DNS.Trusted]
 	return dns.New(dns.Options{Servers: p.DNS.Servers, Trust: trust})
-}
-
-// site is what the records of a hosted domain follow from, but for the addresses of the server.
-func (w world) site(d *domains.Domain) doctor.Site {
-	s := doctor.Site{Hostname: w.Hostname, Domain: d.Name, SRSDomain: d.Settings.SRSDomain, Keys: d.Keys}
-	if s.SRSDomain == "" {
-		s.SRSDomain = w.Forward.SRSDomain
-	}
-	s.Certs = w.leaves()
-	letsEncrypt := func(c *x509.Certificate) bool { return slices.Contains(c.Issuer.Organization, "Let's Encrypt") }
-	if slices.ContainsFunc(s.Certs, letsEncrypt) || w.ACME.Enabled && strings.HasSuffix(hostOf(w.ACME.Directory), ".letsencrypt.org") {
-		s.Issuer = "letsencrypt.org"
-	}
-	return s
-}
-
-func hostOf(url string) string {
-	_, rest, _ := strings.Cut(url, "://")
-	host, _, _ := strings.Cut(rest, "/")
-	return host
-}
-
-// leaves are the certificates in force for the server's name, as the files have them.
-func (w world) leaves() []*x509.Certificate {
-	var list []*x509.Certificate
-	for _, info := range w.certificatesThere() {
-		if chain := readChain(info.File); len(chain) > 0 && chain[0].VerifyHostname(w.Hostname) == nil {
-			list = append(list, chain[0])
-		}
-	}
-	return list
-}
-
-// certificatesThere are the admin's and those of ACME, as the daemon chooses among them.
-func (w world) certificatesThere() []certs.Info {
-	opt := certs.Options{Dir: w.CertsDir(), Hostname: w.Hostname}
-	if w.ACME.Enabled {
-		opt.Second = w.ACMEDir()
-	}
-	store, _ := certs.New(opt)
-	return store.List()
 }
 
 // printRecordTable prints records as the forms of DNS providers want them: TXT whole and unquoted.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"relayd/checkup"
 	"relayd/doctor"
 )
 
@@ -47,7 +48,7 @@ func (r *setupReport) lookAround(ctx context.Context, t *tool, f setupFlags) err
 	if err := d.Broken.Err(); err != nil {
 		return err
 	}
-	site := w.site(d)
+	site := checkup.Site(w.Config, d)
 	if f.Root != "" {
 		r.Records, r.Findings = doctor.Needed(site), []doctor.Finding{}
 		return nil
@@ -55,24 +56,19 @@ func (r *setupReport) lookAround(ctx context.Context, t *tool, f setupFlags) err
 	if len(r.Made) > 0 {
 		t.nudge(w.place, w.folders[r.Domain])
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkupTime)
+	ctx, cancel := context.WithTimeout(ctx, checkup.Time)
 	defer cancel()
-	e := newExamination(ctx, w, gmailMX)
-	if e.status == nil && !f.World.Booted {
+	c := w.checkup(ctx, checkup.GmailMX)
+	defer c.Close()
+	if !c.Runs() && !f.World.Booted {
 		r.Start = r.start
 	}
-	site.Addresses = e.ours
+	site.Addresses = c.Addresses()
 	r.Records = doctor.Needed(site)
 	ours := "records of " + r.Domain
-	checks := slices.DeleteFunc(e.checks(), func(c doctor.Check) bool { return c.Name == ours || c.Name == "reverse DNS" })
-	checks = append(checks, doctor.Check{Name: ours, Run: func(ctx context.Context) []doctor.Finding { return e.doctor.CheckRecords(ctx, site) }})
-	p := t.progress(false)
-	r.Findings = doctor.Run(ctx, checks, func(done, total int) {
-		if p.due() {
-			p.show(fmt.Sprintf("%d of %d checks are done", done, total))
-		}
-	})
-	p.clear()
+	checks := slices.DeleteFunc(c.Checks(), func(one doctor.Check) bool { return one.Name == ours || one.Name == "reverse DNS" })
+	checks = append(checks, doctor.Check{Name: ours, Run: func(ctx context.Context) []doctor.Finding { return c.CheckRecords(ctx, site) }})
+	r.Findings = t.runChecks(ctx, checks)
 	return nil
 }
 
