@@ -1,7 +1,8 @@
 // Package trace finds in relayd's own log what became of a message: every line with its ID, and with
 // the ID of a notice about it. Of an address it finds the lines that name it and, of the messages in
 // these, all other lines. It reads both formats that relayd writes, also behind what syslog puts in
-// front of a line, and passes over everything else.
+// front of a line, and passes over everything else. What the log does not say, because a message still
+// waits or because it is older than the log, it asks the queue of a running relayd.
 package trace
 
 import (

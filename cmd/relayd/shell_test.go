@@ -13,12 +13,12 @@ import (
 
 // started are the programs that the sources start: names that stand there, or that the admin has given.
 var started = map[string][]string{
-	"cmd/relay-util/setup.go": {"exec.CommandContext(ctx, name"}, // setup's: see below
-	"cmd/relay-util/trace.go": {`exec.CommandContext(ctx, "journalctl"`},
+	"cmd/relay-util/setup.go": {"exec.CommandContext(ctx, name"},    // setup's: see below
 	"delivery/pipe.go":        {"exec.CommandContext(ctx, argv[0]"}, // of an alias, where allow_pipe is set
 	"setup/machine.go":        {`World.Run(ctx, "useradd"`},
 	"setup/removal.go":        {`World.Run(ctx, "systemctl"`, `World.Run(ctx, "systemctl"`},
 	"setup/unit.go":           {`run(ctx, "systemctl"`, `run(ctx, "systemctl"`, `run(ctx, "systemctl"`, `run(ctx, "systemctl"`},
+	"trace/journal.go":        {`exec.CommandContext(ctx, "journalctl"`},
 }
 
 // Neither program starts a shell, whose words could come from outside, nor any program but these.
