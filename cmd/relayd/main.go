@@ -113,16 +113,9 @@ func checkAll(file string, stdout io.Writer) int {
 func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	var level slog.Level
 	level.UnmarshalText([]byte(c.Level)) // config has checked it
-	opt := &slog.HandlerOptions{Level: level}
-	var out slog.Handler
-	switch {
-	case c.Format == "json":
-		out = slog.NewJSONHandler(w, opt)
-	case toJournal(w):
-		opt.ReplaceAttr = withoutTime
-		out = slog.NewTextHandler(journal{w}, opt)
-	default:
-		out = slog.NewTextHandler(w, opt)
+	out := logs.NewText(w, level)
+	if c.Format == "json" {
+		out = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 	}
 	return slog.New(logs.New(out, logs.Privacy(c.Privacy)))
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -206,5 +207,25 @@ func TestLogKeepsWhatIsPrivate(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %s", format, &out)
 		}
+	}
+}
+
+// TestJSONIsWholeInTheJournal: it is for programs, which want the time and no level in front.
+func TestJSONIsWholeInTheJournal(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "journal")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", stat.Dev, stat.Ino))
+	newLogger(config.Log{Level: "info", Format: "json"}, f).Info("one")
+	if text, err := os.ReadFile(name); err != nil || !strings.HasPrefix(string(text), `{"time":`) {
+		t.Errorf("%s, %v", text, err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package logs
 
 import (
 	"bytes"
@@ -21,6 +21,15 @@ func toJournal(w io.Writer) bool {
 	}
 	stat := info.Sys().(*syscall.Stat_t)
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
+}
+
+// NewText returns a handler that writes lines of text to w: to systemd's journal without the time, which
+// that keeps itself, and with the level of each as it wants it.
+func NewText(w io.Writer, level slog.Leveler) slog.Handler {
+	if toJournal(w) {
+		return slog.NewTextHandler(journal{w}, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTime})
+	}
+	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
 }
 
 // withoutTime leaves out what the journal keeps, and shows, of every line.
