@@ -43,8 +43,8 @@ import (
 // A daemon is everything that runs, wired together.
 type daemon struct {
 	conf      *config.Config
-	settings  *settings
-	rights    *openness
+	settings  *config.Watcher
+	rights    *rights.Watcher
 	log       *slog.Logger
 	started   time.Time
 	domains   *domains.Store
@@ -82,7 +82,7 @@ const (
 // start brings a daemon up; it goes down when ctx ends. After an error nothing is left running.
 func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{conf: conf, log: log, started: time.Now(), done: make(chan struct{})}
-	d.settings = newSettings(conf, log)
+	d.settings = config.NewWatcher(conf, log)
 	d.ctx, d.stop = context.WithCancelCause(ctx)
 	if err := os.MkdirAll(conf.StateDir, 0o750); err != nil {
 		return nil, fmt.Errorf("the state folder cannot be made (see state_dir): %w", err)
@@ -107,7 +107,7 @@ func start(ctx context.Context, conf *config.Config, log *slog.Logger) (*daemon,
 	}
 	behindProxies(d.listeners, conf.Listen.ProxyFrom, log)
 	d.control = control.NewServer(d, d.queue, log)
-	d.rights = newOpenness(conf, log)
+	d.rights = rights.NewWatcher(conf, log)
 	d.run(controlSocket)
 	return d, nil
 }
@@ -215,8 +215,8 @@ func newServers(conf *config.Config, log *slog.Logger, store *certs.Store, spool
 
 // run starts everything that goes on until the end.
 func (d *daemon) run(controlSocket net.Listener) {
-	d.serving.Go(func() { d.settings.watch(d.ctx) })
-	d.serving.Go(func() { d.rights.watch(d.ctx) })
+	d.serving.Go(func() { d.settings.Run(d.ctx) })
+	d.serving.Go(func() { d.rights.Run(d.ctx) })
 	d.serving.Go(func() { d.domains.Watch(d.ctx) })
 	d.serving.Go(func() { d.certs.Watch(d.ctx, certsEvery) })
 	d.serving.Go(func() { d.queue.Run(d.ctx) })
@@ -312,8 +312,8 @@ func (d *daemon) Address(service string) string {
 // Reload reads all edited files now. Settings of relayd.toml are in force from start to end; that
 // they have changed, or would not do, is told.
 func (d *daemon) Reload() problem.List {
-	problems := d.settings.look()
-	d.rights.look()
+	problems := d.settings.Look()
+	d.rights.Look()
 	if d.acme != nil {
 		d.acme.Retry()
 	}

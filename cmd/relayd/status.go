@@ -19,13 +19,13 @@ func (d *daemon) Status() control.Status {
 		Problems: append(problem.List{}, d.domains.Problems()...),
 		Warnings: append(problem.List{}, d.domains.Warnings()...),
 	}
-	problems, warnings := d.settings.state()
+	problems, warnings := d.settings.State()
 	s.Problems = append(append(s.Problems, problems...), d.certs.Problems()...)
 	s.Warnings = append(s.Warnings, warnings...)
 	s.Warnings = append(s.Warnings, relay.CheckPostmaster(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, relay.CheckSRSDomain(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, checkLogins(d.conf, d.certs)...)
-	s.Warnings = append(s.Warnings, d.rights.list()...)
+	s.Warnings = append(s.Warnings, d.rights.List()...)
 	s.Warnings = append(s.Warnings, checkSendmail(d.conf, d.domains.Current())...)
 	s.Warnings = append(s.Warnings, d.outbound.warnings(d.conf)...)
 	for _, w := range d.filter.Warnings() {
