@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"path/filepath"
 
 	"relayd/address"
@@ -10,16 +11,32 @@ import (
 	"relayd/problem"
 )
 
-// adminTargets is where the mail of `postmaster` in relayd.toml goes, nil if it goes nowhere.
-func adminTargets(conf *config.Config, world *domains.Set) []aliases.Final {
+// Resolve finds the final targets of an address in a hosted domain that is not broken, as for mail of
+// strangers. What every domain must take (RFC 5321 section 4.5.1, RFC 2142) and no alias takes goes to
+// `postmaster` of relayd.toml; where that is set, admin tells so, and the rest is about its address.
+func Resolve(conf *config.Config, world *domains.Set, a address.Address) (res aliases.Resolution, admin bool, err error) {
+	res, err = aliases.Resolve(world, a)
+	if !errors.Is(err, aliases.ErrNoSuchAddress) || !isPostmaster(a.Local) || conf.Postmaster == "" {
+		return res, false, err
+	}
+	res, err = resolveAdmin(conf, world)
+	return res, true, err
+}
+
+func resolveAdmin(conf *config.Config, world *domains.Set) (aliases.Resolution, error) {
 	admin, err := address.Parse(conf.Postmaster)
 	if err != nil {
-		return nil
+		return aliases.Resolution{}, err
 	}
 	if world.Get(admin.Domain) == nil {
-		return []aliases.Final{{Target: aliases.Target{Address: admin}}}
+		return aliases.Resolution{Targets: []aliases.Final{{Target: aliases.Target{Address: admin}}}}, nil
 	}
-	res, err := aliases.Resolve(world, admin)
+	return aliases.Resolve(world, admin)
+}
+
+// adminTargets is where the mail of `postmaster` in relayd.toml goes, nil if it goes nowhere.
+func adminTargets(conf *config.Config, world *domains.Set) []aliases.Final {
+	res, err := resolveAdmin(conf, world)
 	if err != nil {
 		return nil
 	}

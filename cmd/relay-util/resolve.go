@@ -133,25 +133,14 @@ func (t *tool) noTarget(r resolution, why error) error {
 	return why
 }
 
-// resolve finds the final targets as the daemon does: of the mail that every domain must take
-// (RFC 5321 section 4.5.1, RFC 2142), what no alias takes goes to the postmaster of the settings.
+// resolve finds the final targets as the daemon does.
 func (w world) resolve(a address.Address, settings string) (resolution, error) {
-	res, err := aliases.Resolve(w, a)
-	required := strings.EqualFold(a.Local, "postmaster") || strings.EqualFold(a.Local, "abuse")
-	if !errors.Is(err, aliases.ErrNoSuchAddress) || !required || w.Postmaster == "" {
-		return newResolution(res), err
-	}
-	first := step{Address: a.String(), Rule: "postmaster = " + w.Postmaster, File: settings, Via: "no alias"}
-	admin, err := address.Parse(w.Postmaster)
-	if err != nil {
-		return resolution{}, err
-	}
-	if w.Get(admin.Domain) == nil {
-		return resolution{Targets: []string{admin.String()}, Steps: []step{first}, leaves: true}, nil
-	}
-	res, err = aliases.Resolve(w, admin)
+	res, admin, err := relay.Resolve(w.Config, w.Set, a)
 	r := newResolution(res)
-	r.Steps = append([]step{first}, r.Steps...)
+	if admin {
+		first := step{Address: a.String(), Rule: "postmaster = " + w.Postmaster, File: settings, Via: "no alias"}
+		r.Steps = append([]step{first}, r.Steps...)
+	}
 	return r, err
 }
 
