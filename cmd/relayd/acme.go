@@ -4,18 +4,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
-	"time"
 
 	"relayd/acme"
-	"relayd/address"
 	"relayd/certs"
 	"relayd/config"
 	"relayd/control"
-	"relayd/message"
 	"relayd/metrics"
 	"relayd/problem"
-	"relayd/queue"
 )
 
 // acmeNames are the names that certificates are ordered for.
@@ -46,36 +41,8 @@ func (d *daemon) newACME() (*acme.Keeper, error) {
 	}
 	return acme.New(acme.Options{
 		Dir: conf.ACMEDir(), Names: acmeNames(conf), Directory: conf.ACME.Directory, CA: client, Write: writeState,
-		Changed: func() { d.certs.Reload() }, Notify: d.notify, Log: d.log,
+		Changed: func() { d.certs.Reload() }, Notify: func(subject, text string) error { return d.inbound.Notify(subject, text) }, Log: d.log,
 	}), nil
-}
-
-// notify puts a mail of relayd's own to the postmaster into the queue. Without one the log has to do.
-func (d *daemon) notify(subject, text string) error {
-	d.log.Error(subject, "text", text)
-	if d.conf.Postmaster == "" {
-		return nil
-	}
-	to, err := address.Parse(d.conf.Postmaster)
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	id := queue.NewID(now)
-	var b strings.Builder
-	for _, line := range []string{
-		"From: relayd <mailer-daemon@" + d.conf.Hostname + ">", "To: <" + to.String() + ">", "Subject: " + subject,
-		"Date: " + message.Date(now), "Message-ID: <" + id + "@" + d.conf.Hostname + ">", "Auto-Submitted: auto-generated",
-		"MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", "",
-	} {
-		b.WriteString(line + "\r\n")
-	}
-	for line := range strings.Lines(text) {
-		b.WriteString(strings.TrimRight(line, "\r\n") + "\r\n")
-	}
-	return d.queue.Add(&queue.Envelope{
-		ID: id, Received: now, EightBit: true, UTF8: !to.ASCII(), Recipients: []queue.Recipient{{Address: to, Notify: []string{"NEVER"}}},
-	}, strings.NewReader(b.String()))
 }
 
 // acmeStatus is how every name fares.

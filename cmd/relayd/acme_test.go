@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"relayd/config"
-	"relayd/queue"
 )
 
 func TestCheckJudgesACME(t *testing.T) {
@@ -80,29 +79,6 @@ func TestTheWebServerHasNothingForVisitors(t *testing.T) {
 	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n", strings.Repeat("x", 14<<10))
 	if text, _ := io.ReadAll(conn); !bytes.Contains(text, []byte(" 431 ")) {
 		t.Errorf("a large header: %.60q", text)
-	}
-}
-
-// TestThePostmasterIsWrittenTo: a mail of relayd's own is one like any other, but with no way back.
-func TestThePostmasterIsWrittenTo(t *testing.T) {
-	d := startWith(t, "")
-	if err := d.notify("The certificate runs out", "One line.\n\n.Another\n"); err != nil {
-		t.Fatal(err)
-	}
-	var found *queue.Envelope
-	d.queue.List(func(e *queue.Envelope) bool { found = e; return false })
-	if found == nil || !found.Sender.IsNull() || found.Recipients[0].Address.String() != "me@elsewhere.test" {
-		t.Fatalf("%+v", found)
-	}
-	body, err := d.queue.Body(found.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer body.Close()
-	text, err := io.ReadAll(body)
-	if err != nil || !strings.HasSuffix(string(text), "\r\n\r\nOne line.\r\n\r\n.Another\r\n") ||
-		!strings.Contains(string(text), "From: relayd <mailer-daemon@mx.example.test>\r\nTo: <me@elsewhere.test>\r\nSubject: The certificate runs out\r\n") {
-		t.Errorf("%s, %v", text, err)
 	}
 }
 
