@@ -153,34 +153,6 @@ func TestExportBelievesNoNameOfTheDaemons(t *testing.T) {
 	}
 }
 
-// TestTheQueueIsCountedWhereItIs: root counts what waits before it removes, in a folder of the relay's user.
-func TestTheQueueIsCountedWhereItIs(t *testing.T) {
-	for _, link := range []string{"queue", "queue/log", "queue/tmp"} {
-		dir := t.TempDir()
-		err := errors.Join(os.MkdirAll(filepath.Join(dir, "state", filepath.Dir(link)), 0o700), os.Mkdir(dir+"/outside", 0o700),
-			os.WriteFile(dir+"/outside/precious", nil, 0o600), os.Symlink(dir+"/outside", filepath.Join(dir, "state", link)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n, _, err := queued(context.Background(), dir+"/state"); err == nil {
-			t.Errorf("%s: %d messages were counted behind a link", link, n)
-		}
-		if got := contents(t, dir+"/outside", ""); got != "./\nprecious: \"\"\n" {
-			t.Errorf("%s: %s", link, got)
-		}
-	}
-	dir := t.TempDir()
-	if err := os.MkdirAll(dir+"/queue/log", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if n, running, err := queued(context.Background(), dir); n != 0 || running || err != nil {
-		t.Errorf("%d, %v, %v", n, running, err)
-	}
-	if n, _, err := queued(context.Background(), dir+"/none"); n != 0 || err != nil {
-		t.Errorf("without a state folder: %d, %v", n, err)
-	}
-}
-
 // TestWhoMayNotReadIsToldToTrySudo, also where what is wrong is a list of files.
 func TestWhoMayNotReadIsToldToTrySudo(t *testing.T) {
 	dir := t.TempDir()

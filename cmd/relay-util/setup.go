@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -20,11 +19,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"relayd/control"
 	"relayd/dns"
 	"relayd/doctor"
-	"relayd/queue"
-	"relayd/sendmail"
 	"relayd/setup"
 )
 
@@ -234,7 +230,7 @@ func (t *tool) uninstall() *cobra.Command {
 		if *yes && opt.Root == "" && os.Geteuid() != 0 {
 			return fmt.Errorf("taking relayd off a machine: %w", fs.ErrPermission) // systemctl's own error says nothing of sudo
 		}
-		opt.World, opt.Waiting = t.machine(opt.Root), func(ctx context.Context) (int, bool, error) { return waiting(ctx, opt.Root) }
+		opt.World, opt.Waiting = t.machine(opt.Root), func(ctx context.Context) (int, bool, error) { return setup.Waiting(ctx, opt.Root) }
 		return t.runUninstall(ctx, setup.NewRemoval(opt), *yes)
 	})
 }
@@ -274,61 +270,4 @@ func (t *tool) runUninstall(ctx context.Context, r *setup.Removal, yes bool) err
 		t.say("stays         %s", what)
 	}
 	return nil
-}
-
-// waiting counts the messages in the queue of the usual place and in the drop folder beside it.
-func waiting(ctx context.Context, root string) (messages int, running bool, err error) {
-	state := filepath.Join(root, "/var/lib/relayd")
-	messages, running, err = queued(ctx, state)
-	dropped, unread := sendmail.Waiting(state)
-	return messages + dropped, running, errors.Join(err, unread)
-}
-
-// queueName is the folder of the queue in that of the state.
-const queueName = "queue"
-
-// queued counts the messages in the queue: by the daemon, or in its files.
-func queued(ctx context.Context, state string) (messages int, running bool, err error) {
-	s, err := control.NewClient(filepath.Join(state, "control.sock")).Status(ctx)
-	if err == nil {
-		return s.Queue.Messages + len(s.Health.Damaged), true, nil
-	}
-	if !errors.Is(err, control.ErrNotRunning) {
-		return 0, true, err
-	}
-	root, err := os.OpenRoot(state)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	defer root.Close()
-	if _, err := root.Lstat(queueName); errors.Is(err, fs.ErrNotExist) {
-		return 0, false, nil
-	}
-	store, err := queue.OpenStore(queue.StoreOptions{
-		Dir: filepath.Join(state, queueName), FS: queue.Within(root, state),
-		Group: func(*queue.Recipient) string { return "" }, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		return 0, false, err
-	}
-	n := store.Stats().Messages + len(store.Health().Damaged)
-	return n, false, errors.Join(store.Close(), giveBack(root, queueName))
-}
-
-// giveBack makes everything in a folder of a state folder belong to its owner, who is not root.
-func giveBack(root *os.Root, dir string) error {
-	info, err := root.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	owner := info.Sys().(*syscall.Stat_t)
-	return fs.WalkDir(root.FS(), dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return root.Lchown(path, int(owner.Uid), int(owner.Gid))
-	})
 }
