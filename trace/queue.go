@@ -95,7 +95,11 @@ func (q Queue) waits(d control.Detail, began time.Time) (events []Event) {
 			if run.Count > 1 {
 				text += fmt.Sprintf(" (%d times until %s)", run.Count, run.Last.Local().Format("2006-01-02 15:04:05"))
 			}
-			note(run.First, "tried", "%s", text)
+			at := run.First
+			if at.Before(d.Received) { // in the same second, to which runs are kept
+				at = d.Received
+			}
+			note(at, "tried", "%s", text)
 		}
 		switch {
 		case r.Trying:

@@ -61,15 +61,22 @@ func TestTraceOfWhatTheLogHasForgotten(t *testing.T) {
 	s := newSite(t)
 	now := time.Now().Truncate(time.Second)
 	s.envelopes = twoMessages(now)
+	s.envelopes[0].Received = now.Add(-2*time.Hour + 700*time.Millisecond) // and tried within that second
 	s.envelopes[0].Recipients[0].History = []queue.Run{
 		{First: now.Add(-2 * time.Hour), Last: now.Add(-90 * time.Minute), Count: 3, Reply: "451 early"},
 		{First: now.Add(-time.Hour), Last: now.Add(-time.Hour), Count: 1, Host: "mx.google.com", Reply: "421 late"},
 	}
 	s.write("log", "time="+now.Add(-time.Hour).Add(300*time.Millisecond).UTC().Format(time.RFC3339Nano)+" level=INFO msg=deferred id=AAAAAAAA to=<you@gmail.com> reply=\"421 late\"\n")
 	out, _ := s.run(0, "trace AAAAAAAA --log "+filepath.Join(s.dir, "log"))
+	told := 0
 	for _, want := range []string{"received from <me@example.org>", "tried for <you@gmail.com>, at no server: 451 early (3 times until", "put off until", "421 late", "waits for"} {
 		if strings.Count(out, want) != 1 {
 			t.Errorf("%q is not told once in\n%s", want, out)
+		}
+		if at := strings.Index(out, want); at < told {
+			t.Errorf("%q is told too early in\n%s", want, out)
+		} else {
+			told = at
 		}
 	}
 }
