@@ -82,6 +82,20 @@ func TestIdleSessionIsToldAndClosed(t *testing.T) {
 	})
 }
 
+// trickle sends an octet now and then, until what it returns is called.
+func (d *peer) trickle(every time.Duration) (stop func()) {
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		for {
+			if _, err := d.c.Write([]byte("x")); err != nil {
+				return
+			}
+			time.Sleep(every)
+		}
+	})
+	return func() { d.c.Close(); ended.Wait() }
+}
+
 func TestTrickledCommandIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opt := options(t)
@@ -90,20 +104,12 @@ func TestTrickledCommandIsCutOff(t *testing.T) {
 		d.expect("220")
 		d.do("EHLO client.test", "250")
 		began := time.Now()
-		go func() {
-			for {
-				if _, err := d.c.Write([]byte("x")); err != nil {
-					return
-				}
-				time.Sleep(5 * time.Second)
-			}
-		}()
+		defer d.trickle(5 * time.Second)()
 		d.expect("421 4.4.2")
 		if waited := time.Since(began); waited != opt.Limits.CommandTimeout {
 			t.Errorf("a trickle was suffered for %v", waited)
 		}
 		s.Shutdown(context.Background())
-		d.c.Close()
 	})
 }
 
@@ -112,28 +118,17 @@ func TestTrickledBodyIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opt := options(t)
 		s := servePipe(t, opt)
-		client, server := net.Pipe()
-		s.pipes.conns <- server
-		d := newPipeDialog(t, client)
+		d := s.pipe(t)
 		d.expect("220")
 		d.do("EHLO client.test", "250")
 		d.body()
 		began := time.Now()
-		go func() {
-			for {
-				if _, err := client.Write([]byte("x")); err != nil {
-					return
-				}
-				time.Sleep(2 * time.Minute)
-			}
-		}()
+		defer d.trickle(2 * time.Minute)()
 		d.expect("421 4.4.2")
 		if waited := time.Since(began); waited > opt.Limits.DataTimeout+time.Minute {
 			t.Errorf("a trickle was suffered for %v", waited)
 		}
 		s.Shutdown(context.Background())
-		client.Close()
-		time.Sleep(3 * time.Minute) // of the bubble's clock: the writer above notices
 	})
 }
 
