@@ -9,9 +9,9 @@ import (
 // nor goes on while the machine sleeps. Safe for concurrent use.
 type steadyClock struct {
 	mu    sync.Mutex
-	since time.Time // all of them with a monotonic reading
-	seen  time.Time
-	wall  time.Time // when it was seen; without one
+	since time.Time // with a monotonic reading, as seen
+	seen  time.Time // at the last look
+	wall  time.Time // the same on the wall clock
 }
 
 // tolerance is how far apart the clocks may go between two looks: a wall clock is corrected in small steps.
